@@ -1,0 +1,145 @@
+"""What an objective is given, what it makes, and what it returns.
+
+An objective is a module with one function, `make(config, vocabulary) -> Objective`. Everything it
+touches is an array or one of the small records below, so that it can be read, tested and jitted
+without a file, a device mesh or a Flax module in sight.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+PADDING = -1  # the document number of padded places in a window
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Vocabulary:
+    """The facts of a tokenizer that an objective may need; None where the tokenizer has none.
+
+    size: number of ids that mean something (pieces and sentinels).
+    table_size: rows of the embedding table, `size` rounded up for even sharding.
+    pad, eos, unk, cls, sep, mask: ids.
+    modes: ids of the mode tokens by name, {'R': 6, 'X': 7, 'S': 8}.
+    sentinels: ids of the sentinels; the first is the highest id and they descend (T5, section 3.1.4).
+    word_start_V: bool, which pieces begin a word.
+    bytes_V: int32, how many bytes of raw text each piece stands for; 0 for special ids.
+    """
+
+    size: int
+    table_size: int
+    pad: int
+    eos: int
+    unk: int | None
+    cls: int | None
+    sep: int | None
+    mask: int | None
+    modes: dict[str, int] | None
+    sentinels: tuple[int, ...] | None
+    word_start_V: np.ndarray
+    bytes_V: np.ndarray
+
+
+class Windows(NamedTuple):
+    """Pieces of the corpus, as the data side yields them; it knows no objective. All int32.
+
+    tokens_BxW: token ids, pad where `documents` is PADDING.
+    sentences_BxW: sentence numbers, counted from 0 inside each window; PADDING where padded.
+    documents_BxW: document numbers, unique in the corpus; PADDING where padded.
+    numbers_B: the window's number in the run; random choices of a row are keyed by it, so that
+        they do not depend on the batch the row stands in.
+    """
+
+    tokens_BxW: jax.Array
+    sentences_BxW: jax.Array
+    documents_BxW: jax.Array
+    numbers_B: jax.Array
+
+
+class Inputs(NamedTuple):
+    """What one stack of the model reads; the model never looks for a token id.
+
+    tokens_BxL: token ids.
+    positions_BxL: position of each token for position embeddings; None: 0 .. L-1.
+    segments_BxL: attention stays among equal numbers, 0 is padding; None: one segment, no padding.
+    types_BxL: which segment embedding is added (BERT's A and B); None: type 0 or no types at all.
+    prefix_B: tokens at the start of the row that all may see (prefix LM); None: no prefix.
+    """
+
+    tokens_BxL: jax.Array
+    positions_BxL: jax.Array | None = None
+    segments_BxL: jax.Array | None = None
+    types_BxL: jax.Array | None = None
+    prefix_B: jax.Array | None = None
+
+
+class Batch(NamedTuple):
+    """What the model reads and what it must predict.
+
+    inputs: read by the encoder, or by the decoder of a decoder-only model.
+    decoder_inputs: read by the decoder of an encoder-decoder model, else None.
+    targets_BxK: token ids to predict.
+    weights_BxK: float32, 0 where there is nothing to predict.
+    places_BxK: which of the L places each target belongs to; None: target k belongs to place k.
+    """
+
+    inputs: Inputs
+    decoder_inputs: Inputs | None
+    targets_BxK: jax.Array
+    weights_BxK: jax.Array
+    places_BxK: jax.Array | None = None
+
+
+class Model(NamedTuple):
+    """A model bound to its parameters.
+
+    hidden(batch, key=None) -> hidden_BxLxD; without a key the model runs without dropout.
+    logits(hidden_BxKxD) -> logits_BxKxV, float32.
+    """
+
+    hidden: Callable
+    logits: Callable
+
+
+class Term(NamedTuple):
+    """One term of a loss: coefficient x sum / weight, both summed over the whole global batch."""
+
+    sum: jax.Array
+    weight: jax.Array
+    coefficient: float = 1.0
+
+
+class Mean(NamedTuple):
+    """A metric as a sum and its weight, so that means of parts combine to the mean of the whole."""
+
+    sum: jax.Array
+    weight: jax.Array
+
+
+class Loss(NamedTuple):
+    """What `Objective.loss` returns: terms that are trained on and metrics that are only shown.
+
+    The weights of the terms must follow from the batch alone, never from the model's outputs:
+    they are summed over the global batch before the gradients of its parts are accumulated.
+    """
+
+    terms: dict[str, Term]
+    metrics: dict[str, Mean]
+
+
+class Objective(NamedTuple):
+    """An objective, made for one config and one vocabulary.
+
+    window_length() -> W, the number of tokens of raw text that make one row.
+    corrupt(key, windows) -> Batch, pure, jitted, static shapes, on the whole global batch.
+    loss(models, batch, key) -> Loss; `models` maps each name of `models` to a Model, and the key
+        is None in evaluation.
+    models: the names of the models that the loss asks for.
+    """
+
+    window_length: Callable[[], int]
+    corrupt: Callable[[jax.Array, Windows], Batch]
+    loss: Callable[[dict[str, Model], Batch, jax.Array | None], Loss]
+    models: tuple[str, ...] = ('model',)

@@ -1,0 +1,133 @@
+"""Multi-head attention: self or cross, grouped queries, with a cache for decoding."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from pretrain.model import positions
+from pretrain.model.config import TransformerConfig
+from pretrain.model.layers import Dense, Norm
+
+
+def attend(q_BxTxHxK, k_BxSxGxK, v_BxSxGxK, *, mask, bias, causal, scale, dropout):
+    """softmax(q k^T scale + bias) v over the keys that the mask allows; softmax in float32.
+
+    Args:
+        q_BxTxHxK, k_BxSxGxK, v_BxSxGxK: G divides H.
+        mask: bool_Bx1xTxS, or None.
+        bias: float_1xHxTxS, or None.
+        causal: there is no mask because all of it is 'no key after the query' (T = S).
+        scale: of the logits.
+        dropout: function applied to the probabilities, or None.
+
+    Returns:
+        BxTxHxK.
+    """
+    if dropout is not None:  # the library's function has none on probabilities
+        return _attend_with_dropout(
+            q_BxTxHxK, k_BxSxGxK, v_BxSxGxK, mask, bias, causal, scale, dropout
+        )
+    # cuDNN's fused kernel takes half precision, and causal as a flag; the default never picks it.
+    fused = (
+        jax.default_backend() == 'gpu'
+        and q_BxTxHxK.dtype == jnp.bfloat16
+        and mask is None
+        and bias is None
+    )
+    return jax.nn.dot_product_attention(
+        q_BxTxHxK,
+        k_BxSxGxK,
+        v_BxSxGxK,
+        bias=None if bias is None else bias.astype(q_BxTxHxK.dtype),
+        mask=mask,
+        scale=scale,
+        is_causal=causal,
+        implementation='cudnn' if fused else 'xla',
+    )
+
+
+def _attend_with_dropout(q_BxTxHxK, k_BxSxGxK, v_BxSxGxK, mask, bias, causal, scale, dropout):
+    group = q_BxTxHxK.shape[2] // k_BxSxGxK.shape[2]
+    k_BxSxHxK = jnp.repeat(k_BxSxGxK, group, axis=2)
+    v_BxSxHxK = jnp.repeat(v_BxSxGxK, group, axis=2)
+    logits_BxHxTxS = jnp.einsum(
+        'bthk,bshk->bhts', q_BxTxHxK * scale, k_BxSxHxK, preferred_element_type=jnp.float32
+    )
+    if bias is not None:
+        logits_BxHxTxS += bias
+    if causal:
+        mask = jnp.tril(jnp.ones(logits_BxHxTxS.shape[-2:], bool))
+    if mask is not None:
+        logits_BxHxTxS = jnp.where(mask, logits_BxHxTxS, jnp.finfo(jnp.float32).min)
+    probabilities_BxHxTxS = dropout(jax.nn.softmax(logits_BxHxTxS)).astype(v_BxSxHxK.dtype)
+    return jnp.einsum('bhts,bshk->bthk', probabilities_BxHxTxS, v_BxSxHxK)
+
+
+class Attention(nn.Module):
+    """Attention of x to itself, or to a context (cross-attention).
+
+    residual_stddev: of the output projection; None as for other kernels.
+    """
+
+    config: TransformerConfig
+    residual_stddev: float | None
+    deterministic: bool
+
+    @nn.compact
+    def __call__(
+        self, x_BxTxD, *, context_BxSxD=None, mask, bias=None, causal=False, positions_BxT=None,
+        cache=None, index=None,
+    ):  # fmt: skip
+        """Attends.
+
+        Args:
+            x_BxTxD: queries come from here.
+            context_BxSxD: keys and values come from here; None: from x.
+            mask, bias, causal: see `attend`.
+            positions_BxT: for rotary positions (self-attention only).
+            cache: (keys_BxSxGxK, values_BxSxGxK) of earlier tokens, or None.
+            index: where in the cache x's first token goes.
+
+        Returns:
+            (y_BxTxD, the new cache or None).
+        """
+        config = self.config
+        split = lambda x, heads: x.reshape(*x.shape[:2], heads, config.k)  # noqa: E731
+        source_BxSxD = x_BxTxD if context_BxSxD is None else context_BxSxD
+        fan_in = config.initializer == 'fan_in'
+        query_stddev = (config.width * config.k) ** -0.5 if fan_in else None  # T5 scales here
+        width = config.heads * config.k
+        key_width = config.key_heads * config.k
+
+        q_BxTxHxK = split(Dense(config, width, query_stddev, name='query')(x_BxTxD), config.heads)
+        k_BxSxGxK = split(Dense(config, key_width, name='key')(source_BxSxD), config.key_heads)
+        v_BxSxGxK = split(Dense(config, key_width, name='value')(source_BxSxD), config.key_heads)
+        if config.query_key_norm:
+            q_BxTxHxK = Norm(config, 'rms', name='query_norm')(q_BxTxHxK)
+            k_BxSxGxK = Norm(config, 'rms', name='key_norm')(k_BxSxGxK)
+        if config.positions == 'rotary' and context_BxSxD is None:
+            q_BxTxHxK = positions.rotate(q_BxTxHxK, positions_BxT, config.rotary_theta)
+            k_BxSxGxK = positions.rotate(k_BxSxGxK, positions_BxT, config.rotary_theta)
+        if cache is not None:
+            write = lambda old, new: jax.lax.dynamic_update_slice(old, new, (0, index, 0, 0))  # noqa: E731
+            cache = write(cache[0], k_BxSxGxK), write(cache[1], v_BxSxGxK)
+            k_BxSxGxK, v_BxSxGxK = cache
+
+        dropout = None
+        if config.attention_dropout and not self.deterministic:
+            shared = (-2,) if config.dropout_broadcast else ()
+            dropout = nn.Dropout(config.attention_dropout, shared, deterministic=False)
+        y_BxTxHxK = attend(
+            q_BxTxHxK,
+            k_BxSxGxK,
+            v_BxSxGxK,
+            mask=mask,
+            bias=bias,
+            causal=causal,
+            scale=config.k**-0.5 if config.scale_attention else 1.0,
+            dropout=dropout,
+        )
+        y_BxTxD = Dense(config, config.width, self.residual_stddev, name='out')(
+            y_BxTxHxK.reshape(*x_BxTxD.shape[:2], width)
+        )
+        return y_BxTxD, cache
