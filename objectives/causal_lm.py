@@ -64,7 +64,7 @@ def make(config, vocabulary):
         weight = jnp.sum(batch.weights_BxK)
         bytes_ = jnp.sum(batch.weights_BxK * bytes_V[batch.targets_BxK])
         terms = {'cross_entropy': contract.Term(sums.loss, weight)}
-        if config.z_loss:
+        if config.z_loss and key is not None:  # it steers training and is no part of the score
             terms['z_loss'] = contract.Term(sums.z, weight, config.z_loss)
         return contract.Loss(
             terms=terms,

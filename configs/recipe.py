@@ -1,0 +1,162 @@
+"""What every recipe has; a config file changes what it needs."""
+
+import difflib
+
+from ml_collections import ConfigDict
+
+MODEL = {  # what each field does stands in pretrain/model/config.py
+    'encoder_layers': 0,
+    'decoder_layers': 0,
+    'width': 768,
+    'heads': 12,
+    'kv_heads': 0,
+    'head_width': 0,
+    'feedforward_width': 0,
+    'norm': 'layer',
+    'norm_bias': True,
+    'norm_epsilon': 1e-5,
+    'norm_placement': 'pre',
+    'final_norm': True,
+    'embedding_norm': False,
+    'biases': True,
+    'positions': 'learned',
+    'max_positions': 1024,
+    'rotary_theta': 10000.0,
+    'relative_buckets': 32,
+    'relative_distance': 128,
+    'segment_types': 0,
+    'activation': 'gelu',
+    'gated': False,
+    'scale_attention': True,
+    'query_key_norm': False,
+    'attention_window': 0,
+    'window_every': 1,
+    'window_offset': 0,
+    'tied': True,
+    'scale_logits': False,
+    'logit_transform': False,
+    'logit_bias': False,
+    'initializer': 'normal',
+    'stddev': 0.02,
+    'position_stddev': 0.0,
+    'residual_scale': False,
+    'dropout': 0.0,
+    'attention_dropout': 0.0,
+    'dropout_broadcast': False,
+    'dtype': 'float32',
+    'remat': 'none',
+    'unroll': False,
+}
+
+
+def recipe():
+    """The keys of every recipe, with the values that most of them keep."""
+    config = ConfigDict()
+    config.name = ''  # of the recipe, for logs
+    config.seed = 0
+    config.steps = 1000
+    config.batch_size = 16  # windows a step, over all devices and processes
+    config.accumulation = 1  # parts that a batch is worked off in
+    config.mesh = 'data=-1'  # axes: data, fsdp, tensor
+    config.init_from = ''  # a run whose parameters a new run starts from
+
+    config.data = data = ConfigDict()
+    data.source = 'wikipedia:excerpt'  # wikipedia:PATH, text:PATH, jsonl:PATH
+    data.text_field = 'text'  # of JSON lines
+    data.tokenizer = ''  # a SentencePiece model; '' trains one on the text
+    data.vocabulary_size = 8192  # pieces of the one that is trained
+    data.tokenizer_megabytes = 10.0  # of text that it is trained on
+    data.validation_fraction = 0.05  # of the documents, chosen by a hash of their text
+    data.shard_megabytes = 4.0  # of raw text in a shard
+    data.cache = 'cache'  # folder of prepared corpora
+    data.cut = 'stream'  # or 'document': windows begin at sentences and keep to one document
+    data.separator = True  # an eos after each document
+
+    config.model = ConfigDict(MODEL)
+
+
+    config.objective = ConfigDict()
+    config.objective.name = 'causal_lm'
+
+    config.optimizer = optimizer = ConfigDict()
+    optimizer.name = 'adamw'
+    optimizer.learning_rate = 1e-3
+    optimizer.b1 = 0.9
+    optimizer.b2 = 0.999
+    optimizer.epsilon = 1e-8
+    optimizer.momentum = 0.95  # muon's
+    optimizer.weight_decay = 0.0
+    optimizer.no_decay = r'(bias|scale)$'
+    optimizer.clip = 1.0  # global norm of the gradient; 0: none
+    optimizer.schedule = schedule = ConfigDict()
+    schedule.name = 'cosine'
+    schedule.unit = 'steps'  # or 'tokens': what warmup and decay count
+    schedule.warmup = 0.0
+    schedule.decay = 0.0  # where the decay ends; 0: with the run
+    schedule.final = 0.1  # share of the peak that is left then
+
+    config.checkpoint = ConfigDict()
+    config.checkpoint.every = 1000  # steps
+    config.checkpoint.keep = 2  # the newest; the best is kept as well
+    config.eval = ConfigDict()
+    config.eval.every = 1000  # steps
+    config.eval.windows = 1024  # of the validation split; 0: all of it
+    config.log = ConfigDict()
+    config.log.every = 10  # steps
+
+    config.sample = ConfigDict()  # the text that a run prints when it ends; '' and 0: none
+    config.sample.prompt = 'The city of'
+    config.sample.tokens = 100
+    return config
+
+
+def select(variant, variants):
+    """Builds `NAME`, or `NAME,smoke`, which is NAME cut down to seconds on a CPU.
+
+    Args:
+        variant: what stands behind the colon of --config=FILE:VARIANT.
+        variants: functions that make the named configs.
+
+    Raises:
+        ValueError: there is no such variant; the nearest name is said.
+    """
+    name, *rest = variant.split(',')
+    for word in [name, *rest]:
+        if word not in variants and word != 'smoke':
+            near = difflib.get_close_matches(word, [*variants, 'smoke'], 1)
+            hint = f'did you mean {near[0]!r}?' if near else f'there are: {", ".join(variants)}'
+            raise ValueError(f'unknown variant {word!r}; {hint}')
+    if any(word != 'smoke' for word in rest):
+        raise ValueError(f'{variant!r} names two variants; only smoke goes with another')
+    first = next(iter(variants)) if name == 'smoke' else name
+    config = variants[first]()
+    if 'smoke' in (name, *rest):
+        smoke(config)
+    config.name = variant
+    return config
+
+
+def smoke(config):
+    """Cuts a config down to seconds on a CPU: what it is stays, how large it is goes."""
+    model = config.model
+    for stack in ('encoder_layers', 'decoder_layers'):
+        if model[stack]:
+            model[stack] = 2
+    grouped = 0 < model.kv_heads < model.heads
+    model.width, model.heads, model.head_width, model.feedforward_width = 32, 4, 8, 64
+    model.kv_heads = 2 if grouped else 0
+    if model.attention_window:
+        model.attention_window = 8
+    model.max_positions = min(model.max_positions, 128)
+    if 'length' in config.objective:
+        config.objective.length = 32
+    config.data.update(recipe().data.copy_and_resolve_references())
+    config.steps, config.batch_size, config.accumulation = 20, 8, 1
+    config.mesh = 'data=-1'
+    config.optimizer.schedule.update(unit='steps', warmup=2.0, decay=0.0)
+    config.checkpoint.every = config.eval.every = 10
+    config.eval.windows = 16
+    config.log.every = 1
+    config.sample.tokens = 16
+
+

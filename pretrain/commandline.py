@@ -1,0 +1,145 @@
+"""How the commands read their flags, and how they say what is wrong: one line, exit code 2."""
+
+import functools
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+from absl import app, flags
+from ml_collections import ConfigDict, config_flags
+
+from pretrain.errors import UserError
+
+
+def define_config(default=None):
+    """Defines --config=FILE.py:VARIANT and --config.any.key=value.
+
+    A JSON file, such as the config.json of a run, is read as well.
+
+    Args:
+        default: config used when the flag is not given; None: it must be given.
+
+    Returns:
+        absl's FlagHolder; `.value` is a locked ConfigDict.
+    """
+    return config_flags.DEFINE_config_file(
+        'config', default, 'FILE.py:VARIANT, or the config.json of a run.', lock_config=True
+    )
+
+
+def run(main, flags_of_saved_config=None):
+    """Runs a command: parses flags, calls main(argv), turns mistakes into one line.
+
+    Args:
+        main: function of the arguments that are left.
+        flags_of_saved_config: name of the flag that names a run (`checkpoint`): without --config
+            the run's own config is what --config.key=value changes.
+    """
+    try:
+        app.run(
+            functools.partial(_main, main),
+            flags_parser=functools.partial(_parse, run_flag=flags_of_saved_config),
+        )
+    except UserError as error:
+        _exit(error)
+
+
+def fail(message):
+    """Prints one line and exits with code 2."""
+    print(f'error: {message}', file=sys.stderr)
+    sys.exit(2)
+
+
+def _main(main, argv):
+    try:
+        return main(argv)
+    except UserError as error:
+        _exit(error)
+    except KeyboardInterrupt:
+        print('interrupted', file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
+
+
+def _exit(error):
+    fail(' '.join(str(error).split()))
+
+
+def _parse(argv, run_flag):
+    if any(a in ('--help', '-h', '--helpshort', '--helpfull') for a in argv):
+        return flags.FLAGS(argv)
+    argv = _with_saved_config(list(argv), run_flag)
+    try:
+        rest = flags.FLAGS(argv)
+    except flags.Error as error:
+        fail(_one_line(error))
+    except (AttributeError, KeyError, TypeError, ValueError, OSError, ImportError) as error:
+        fail(f'--config: {_one_line(error)}')
+    if len(rest) > 1 and rest[1].startswith('-'):
+        fail(f'unknown argument {rest[1]!r}')
+    return rest
+
+
+def _with_saved_config(argv, run_flag):
+    """Puts --config first, and a JSON file in a form that config_flags can read."""
+    path = _value(argv, 'config')
+    if path is None and run_flag:
+        run = _value(argv, run_flag)
+        if run is not None:
+            path = os.path.join(run, 'config.json')
+    if path is None:
+        if '--config' not in flags.FLAGS or not _keys(argv):
+            return argv
+        fail('--config is missing: for example --config=configs/gpt.py:tiny')
+    if path.endswith('.json'):
+        path = f'{__file__}:{path}'
+    elif not os.path.exists(path.split(':')[0]):
+        fail(f'--config: there is no file {path.split(":")[0]!r}')
+    kept = [a for i, a in enumerate(argv) if not _is_config(argv, i)]
+    return [kept[0], f'--config={path}', *kept[1:]]
+
+
+def _value(argv, name):
+    for i, a in enumerate(argv):
+        if a.startswith((f'--{name}=', f'-{name}=')):
+            return a.split('=', 1)[1]
+        if a in (f'--{name}', f'-{name}') and i + 1 < len(argv):
+            return argv[i + 1]
+    return None
+
+
+def _is_config(argv, i):
+    bare = ('--config', '-config')
+    return argv[i].startswith(('--config=', '-config=')) or argv[i] in bare or (
+        i > 0 and argv[i - 1] in bare
+    )
+
+
+def _keys(argv):
+    return any(a.startswith(('--config.', '-config.')) for a in argv)
+
+
+def _one_line(error):
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+def get_config(path):
+    """Reads a config.json; config_flags calls this when the file of --config is this module."""
+    return read_config(path)
+
+
+def read_config(path):
+    """The ConfigDict that a config.json holds.
+
+    Raises:
+        UserError: there is no such file, or it is no JSON object.
+    """
+    try:
+        return ConfigDict(json.loads(Path(path).read_text()))
+    except OSError as error:
+        raise UserError(f'cannot read {str(path)!r}: {error.strerror}') from None
+    except ValueError as error:
+        raise UserError(f'{str(path)!r} is no config: {error}') from None

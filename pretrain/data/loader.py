@@ -1,0 +1,111 @@
+"""The windows of a run, step by step, read ahead by a thread.
+
+The position of a run is one integer, the number of windows read so far. Window p of the run is
+window permute(p mod n) of epoch p // n, each epoch with a shuffle of its own: a pure function of
+(seed, p), so any process can read any part of any step.
+"""
+
+import queue
+import threading
+
+import numpy as np
+
+from objectives import contract
+from pretrain.data.permutation import permute
+
+READ_AHEAD = 2  # steps
+
+
+def corpus_windows(positions, count, seed):
+    """Which window of the corpus each position of the run reads.
+
+    Args:
+        positions: int64 array of positions in the run.
+        count: windows in the corpus. seed: of the run.
+
+    Returns:
+        int64 array: within an epoch of `count` positions each window comes once.
+    """
+    positions = np.asarray(positions, np.int64)
+    epochs, places = np.divmod(positions, count)
+    chosen = np.empty_like(places)
+    for epoch in np.unique(epochs):
+        here = epochs == epoch
+        chosen[here] = permute(places[here], count, (seed, int(epoch)))
+    return chosen
+
+
+def read(reader, seed, positions):
+    """The contract.Windows (numpy) at some positions of the run."""
+    arrays = reader.read(corpus_windows(positions, len(reader), seed))
+    return contract.Windows(*arrays, np.asarray(positions, np.int32))
+
+
+def in_order(reader, first, batch, rows, count):
+    """Windows first .. first + batch - 1 in the order of the corpus, for evaluation.
+
+    Args:
+        reader: corpus.WindowReader. first: number of the first window. batch: how many.
+        rows: slice of them that this process supplies.
+        count: from this number on come windows of padding, so that all batches have one shape.
+
+    Returns:
+        contract.Windows (numpy).
+    """
+    numbers = np.arange(first, first + batch)[rows]
+    there = np.where(numbers < count, numbers, -1)
+    return contract.Windows(*reader.read(there), numbers.astype(np.int32))
+
+
+class Loader:
+    """Iterates over steps: (contract.Windows of this process's rows) for step 0, 1, 2, ...
+
+    Close it when done; an error while reading is raised where the windows are asked for.
+    """
+
+    def __init__(self, reader, seed, batch, rows, step):
+        """Starts to read.
+
+        Args:
+            reader: corpus.WindowReader. seed: of the run.
+            batch: windows a step, over all processes.
+            rows: slice of the batch that this process supplies.
+            step: the first step to read.
+        """
+        self._queue = queue.Queue(READ_AHEAD)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(
+            target=self._read, args=(reader, seed, batch, rows, step), daemon=True
+        )
+        self._thread.start()
+
+    def _read(self, reader, seed, batch, rows, step):
+        while not self._stop.is_set():
+            positions = np.arange(step * batch, (step + 1) * batch)[rows]
+            try:
+                item = read(reader, seed, positions)
+            except Exception as error:  # handed to the thread that asks for windows
+                item = error
+            while not self._stop.is_set():
+                try:
+                    self._queue.put(item, timeout=0.2)
+                    break
+                except queue.Full:
+                    continue
+            if isinstance(item, Exception):
+                return
+            step += 1
+
+    def __next__(self):
+        item = self._queue.get()
+        if isinstance(item, Exception):
+            raise item
+        return item
+
+    def __iter__(self):
+        return self
+
+    def close(self):
+        """Stops the thread."""
+        self._stop.set()
+        self._thread.join()

@@ -1,0 +1,203 @@
+"""SentencePiece, in one layout of ids for all objectives.
+
+0 pad, 1 eos, 2 unk, 3 [CLS], 4 [SEP], 5 [MASK], 6 [R], 7 [X], 8 [S], then 256 byte pieces, then the
+pieces learned from the text; above the last piece 100 sentinels, the first of which has the
+highest id, as in T5. Pieces 3 to 8 are control symbols and sentinels are no pieces at all, so raw
+text, whatever it contains, can produce none of them. Published models (T5's spiece.model) load the
+same way; what they lack is None in the vocabulary.
+"""
+
+import functools
+import hashlib
+import io
+import re
+from pathlib import Path
+
+import numpy as np
+import sentencepiece
+
+from objectives import contract
+from pretrain.errors import UserError
+
+SENTINELS = 100
+TABLE_MULTIPLE = 128  # rows of the embedding table: even shards, whole tiles on accelerators
+CONTROL = ('[CLS]', '[SEP]', '[MASK]', '[R]', '[X]', '[S]')
+
+
+class Tokenizer:
+    """A SentencePiece model with the sentinels above it."""
+
+    def __init__(self, model):
+        """Args: model: the bytes of a SentencePiece model file."""
+        self.model = model
+        self._pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
+
+    @functools.cached_property
+    def digest(self):
+        """sha256 of the model, by which shards and runs name their tokenizer."""
+        return hashlib.sha256(self.model).hexdigest()
+
+    @functools.cached_property
+    def vocabulary(self):
+        """contract.Vocabulary: the facts that objectives ask for."""
+        sp = self._pieces
+        pieces = sp.get_piece_size()
+        size = pieces + SENTINELS
+        table_size = -(-size // TABLE_MULTIPLE) * TABLE_MULTIPLE
+        bytes_V = np.zeros(table_size, np.int32)
+        word_start_V = np.zeros(table_size, bool)
+        for i in range(pieces):
+            piece = sp.id_to_piece(i)
+            if sp.is_byte(i):
+                bytes_V[i] = 1
+            elif not (sp.is_control(i) or sp.is_unknown(i) or sp.is_unused(i)):
+                bytes_V[i] = len(piece.replace('\u2581', ' ').encode())
+                word_start_V[i] = piece.startswith('\u2581')
+        found = {p: i for p in CONTROL if sp.is_control(i := sp.piece_to_id(p))}
+        modes = {m: found[f'[{m}]'] for m in 'RXS' if f'[{m}]' in found}
+        return contract.Vocabulary(
+            size=size,
+            table_size=table_size,
+            pad=max(sp.pad_id(), 0),
+            eos=sp.eos_id(),
+            unk=sp.unk_id(),
+            cls=found.get('[CLS]'),
+            sep=found.get('[SEP]'),
+            mask=found.get('[MASK]'),
+            modes=modes or None,
+            sentinels=tuple(range(size - 1, pieces - 1, -1)),
+            word_start_V=word_start_V,
+            bytes_V=bytes_V,
+        )
+
+    def encode(self, text):
+        """Text -> int64 array of ids; lone surrogates, which no UTF-8 can hold, become '?'."""
+        return np.asarray(self._pieces.encode(_encodable(text)), np.int64)
+
+    def encode_with_starts(self, text, starts):
+        """Tokenises text whole and says at which tokens given places of it begin.
+
+        Args:
+            text: a document.
+            starts: ascending character offsets (of sentences).
+
+        Returns:
+            (ids, tokens): for each start the index of the token that holds its character;
+            starts that fall into the same token are one.
+        """
+        text = _encodable(text)
+        ids = np.asarray(self._pieces.encode(text), np.int64)
+        ends = np.cumsum(self.vocabulary.bytes_V[ids])
+        places = np.asarray(starts, np.int64)
+        encoded = text.encode()
+        if len(ids) and ends[-1] == len(encoded):
+            # Lossless: pieces cover the bytes one after the other, and places count in bytes.
+            if len(encoded) != len(text):
+                is_first = (np.frombuffer(encoded, np.uint8) & 0xC0) != 0x80
+                places = np.flatnonzero(is_first)[places]
+        else:  # a tokenizer that normalises; asking it for offsets takes five times as long
+            mapping = self._pieces.encode(text, return_type='offset_mapping')
+            ids = np.asarray(mapping['ids'], np.int64)
+            ends = np.asarray([end for _, end in mapping['offsets']], np.int64)
+        tokens = np.unique(np.searchsorted(ends, places, side='right'))
+        return ids, tokens[tokens < len(ids)]
+
+    def decode(self, ids):
+        """Ids -> text; special ids, sentinels and padding of the table are shown as <name>."""
+        parts, run = [], []
+        vocabulary, pieces = self.vocabulary, self._pieces.get_piece_size()
+        for i in map(int, ids):
+            ordinary = i < pieces and not self._pieces.is_control(i)
+            if ordinary:
+                run.append(i)
+                continue
+            parts.append(self._pieces.decode(run))
+            run = []
+            if i < pieces:
+                name = self._pieces.id_to_piece(i).strip('<>[]')
+            elif i < vocabulary.size:
+                name = f'extra_id_{vocabulary.size - 1 - i}'
+            else:
+                name = f'unused_{i}'
+            parts.append(f'<{name}>')
+        return ''.join([*parts, self._pieces.decode(run)])
+
+
+def train(texts, pieces):
+    """Trains a lossless unigram model (Kudo 2018) with byte fallback.
+
+    The same texts give the same bytes: one thread, because with more the sums depend on the order
+    in which threads finish.
+
+    Args:
+        texts: iterable of documents; each paragraph is one training sentence.
+        pieces: number of pieces, special ones and bytes included, sentinels not.
+
+    Returns:
+        Tokenizer.
+
+    Raises:
+        UserError: the text is too small for so many pieces; the message says how many it can have.
+    """
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=(p for t in texts for p in _encodable(t).split('\n') if p),
+            model_writer=model,
+            vocab_size=pieces,
+            model_type='unigram',
+            byte_fallback=True,
+            normalization_rule_name='identity',
+            remove_extra_whitespaces=False,
+            add_dummy_prefix=False,
+            split_digits=True,
+            allow_whitespace_only_pieces=True,
+            pad_id=0,
+            eos_id=1,
+            unk_id=2,
+            bos_id=-1,
+            control_symbols=list(CONTROL),
+            max_sentence_length=1_000_000,
+            num_threads=1,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        most = re.search(r'<= (\d+)', str(error))
+        if 'too high' in str(error) and most:
+            raise UserError(
+                f'a vocabulary of {pieces} pieces is too large for this text: '
+                f'set data.vocabulary_size to {most[1]} or less'
+            ) from None
+        if 'too small' in str(error) or 'smaller than' in str(error):
+            raise UserError(
+                f'a vocabulary of {pieces} pieces is too small: the special pieces, 256 bytes and '
+                "the text's characters must fit; raise data.vocabulary_size (default 8192)"
+            ) from None
+        raise UserError(f'the tokenizer could not be trained: {_last_line(error)}') from None
+    return Tokenizer(model.getvalue())
+
+
+def load(path):
+    """Reads a SentencePiece model file.
+
+    Raises:
+        UserError: there is no such file, or it is no SentencePiece model.
+    """
+    try:
+        return Tokenizer(Path(path).read_bytes())
+    except OSError as error:
+        raise UserError(f'cannot read the tokenizer {str(path)!r}: {error.strerror}') from None
+    except RuntimeError:
+        raise UserError(f'{str(path)!r} is no SentencePiece model (.model file)') from None
+
+
+def _encodable(text):
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode('utf-8', 'replace').decode()
+    return text
+
+
+def _last_line(error):
+    return str(error).strip().splitlines()[-1]
