@@ -68,7 +68,7 @@ def _sums(logits_fn, hidden_BxKxD, labels_BxK, weights_BxK):
     logits_BxKxV = logits_fn(hidden_BxKxD).astype(jnp.float32)
     log_z_BxK = jax.nn.logsumexp(logits_BxKxV, axis=-1)
     # A comparison instead of a gather: it stays local when the vocabulary is sharded.
-    ids_V = jnp.arange(logits_BxKxV.shape[-1], dtype=labels_BxK.dtype)
+    ids_V = jnp.arange(logits_BxKxV.shape[-1])
     hit_BxKxV = labels_BxK[..., None] == ids_V
     label_BxK = jnp.sum(jnp.where(hit_BxKxV, logits_BxKxV, 0.0), axis=-1)
     correct_BxK = jnp.argmax(logits_BxKxV, axis=-1) == labels_BxK

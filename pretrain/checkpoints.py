@@ -26,6 +26,7 @@ from pretrain.restoration import newest_whole, read_config, restore_params, whol
 __all__ = ['Checkpoints', 'newest_whole', 'read_config', 'restore_params', 'whole_steps']
 
 _UNFINISHED = '.orbax-checkpoint-tmp'
+_DELETED = 'deleted'
 
 
 class Checkpoints:
@@ -64,7 +65,7 @@ class Checkpoints:
                 raise UserError(
                     f'cannot write checkpoints to {directory}: {error.strerror}'
                 ) from error
-            self._remove_unfinished()
+            self._remove_leftovers()
 
     def __enter__(self):
         return self
@@ -157,6 +158,8 @@ class Checkpoints:
         with self._storage_errors(self._saving):
             self._orbax.wait_until_finished()
         self._whole, self._saving = self._saving, None
+        if jax.process_index() == 0:
+            self._remove_leftovers()
 
     def close(self) -> None:
         """Waits for the checkpoint in flight and lets go of the folder. Raises as `wait` does."""
@@ -210,7 +213,7 @@ class Checkpoints:
         if self._orbax is not None:
             return
         if jax.process_index() == 0:
-            self._remove_unfinished()
+            self._remove_leftovers()
             for step in restoration.steps_in(self._directory):
                 unreadable = manifest.fault(self._directory / str(step), items={'metrics'})
                 if unreadable or step in self._damaged:
@@ -240,6 +243,9 @@ class Checkpoints:
                         ),
                     ]
                 ),
+                # Old steps are renamed, then removed by `wait`: a step half deleted when the run
+                # was killed would otherwise look like a damaged one.
+                todelete_subdir=_DELETED,
                 single_host_load_and_broadcast=jax.process_count() > 1,
                 async_options=ocp.AsyncOptions(post_finalization_callback=self._write_manifest),
             ),
@@ -284,8 +290,8 @@ class Checkpoints:
         whole = first and manifest.fault(self._directory / str(step)) is None
         return bool(restoration.from_process_0(int(whole)))
 
-    def _remove_unfinished(self) -> None:
-        for path in self._directory.glob(f'*{_UNFINISHED}'):
+    def _remove_leftovers(self) -> None:
+        for path in (*self._directory.glob(f'*{_UNFINISHED}'), self._directory / _DELETED):
             shutil.rmtree(path, ignore_errors=True)
 
 

@@ -10,6 +10,7 @@ import json
 import math
 from pathlib import Path
 
+import jax
 from absl import flags
 
 from pretrain import manifest, restoration
@@ -80,6 +81,8 @@ def main(argv: list[str]) -> None:
     """Prints the checkpoints of the folder argv[1]."""
     if len(argv) != 2:
         raise UserError('give one folder: python -m pretrain.inspect runs/gpt')
+    # A run that trains beside this command keeps its accelerator to itself.
+    jax.config.update('jax_platforms', 'cpu')
     folder, meant = restoration.find(argv[1])
     steps = restoration.steps_in(folder)
     if not steps:

@@ -1,6 +1,7 @@
 """Checkpoints: the same bits on any mesh; right or refused after damage, kills and full disks."""
 
 import json
+import logging
 import os
 import signal
 import socket
@@ -441,13 +442,15 @@ def test_two_processes(tmp_path):
     np.testing.assert_array_equal(on_one['w'], stopped * w_8x4)
 
 
-def test_quiet(tmp_path, capfd):
+def test_quiet(tmp_path, capfd, caplog):
+    caplog.set_level(logging.INFO, logger='absl')
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         save(tmp_path, 1, 2, keep=1)
         assert restored_step(tmp_path) == 2
         restore_params(tmp_path, jax.eval_shape(state_of, 0)['params'])
     assert capfd.readouterr() == ('', '')
+    assert not [record.getMessage() for record in caplog.records if record.name == 'absl']
 
 
 def test_misfits_name_the_path(tmp_path):

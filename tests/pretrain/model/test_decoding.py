@@ -1,0 +1,108 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from objectives import contract
+from pretrain.model import decoding
+from pretrain.model.config import TransformerConfig
+from pretrain.model.transformer import Transformer, bind, init
+
+V = 40
+FAMILIES = {
+    'gpt2': {},
+    'modern': {'norm': 'rms', 'positions': 'rotary', 'kv_heads': 2, 'query_key_norm': True},
+    'banded': {'attention_window': 3, 'window_every': 2},
+}
+
+
+@pytest.fixture(scope='module', params=list(FAMILIES))
+def decoder(request):
+    config = TransformerConfig(
+        V + 4, decoder_layers=2, width=32, heads=4, max_positions=32, stddev=0.3,
+        **FAMILIES[request.param],
+    )  # fmt: skip
+    module = Transformer(config)
+    return module, init(module, jax.random.key(0))
+
+
+def generate(decoder, prompts, lengths, seed=0, **changes):
+    arguments = {'new_tokens': 8, 'vocabulary_size': V, 'eos': -1} | changes
+    module, params = decoder
+    return np.asarray(decoding.generate(
+        module, params, jnp.asarray(prompts), jnp.asarray(lengths), jax.random.key(seed), **arguments
+    ))  # fmt: skip
+
+
+def logits_without_cache(decoder, row):
+    model = bind(*decoder)
+    inputs = contract.Inputs(jnp.asarray([row]))
+    hidden = model.hidden(contract.Batch(inputs, None, inputs.tokens_BxL, None))
+    return np.asarray(model.logits(hidden))[0, -1, :V]
+
+
+def test_greedy_with_cache_and_left_padding_equals_the_uncached_forward(decoder):
+    prompts = np.array([[5, 9, 13, 2, 7], [0, 0, 0, 3, 11]], np.int32)
+    made = generate(decoder, prompts, [5, 2])
+    for row, prompt in zip(made, ([5, 9, 13, 2, 7], [3, 11])):
+        for token in row:
+            logits = logits_without_cache(decoder, prompt)
+            assert token == logits.argmax()
+            prompt = [*prompt, int(token)]
+
+
+def test_padding_of_the_table_is_never_chosen(decoder):
+    made = generate(decoder, np.array([[1]]), [1], temperature=5.0, new_tokens=25)
+    assert made.max() < V
+
+
+def test_a_row_ends_at_eos(decoder):
+    prompts = np.array([[5, 9, 13, 2, 7]], np.int32)
+    free = generate(decoder, prompts, [5])[0]
+    eos = int(free[2])
+    ended = generate(decoder, prompts, [5], eos=eos)[0]
+    first = int(np.flatnonzero(free == eos)[0])
+    np.testing.assert_array_equal(ended[: first + 1], free[: first + 1])
+    assert (ended[first:] == eos).all()
+
+
+def test_draws_follow_the_key_and_not_the_other_rows(decoder):
+    row = [5, 9, 13]
+    one = generate(decoder, np.array([row]), [3], temperature=1.0, seed=3)
+    again = generate(decoder, np.array([row, [7, 7, 7]]), [3, 3], temperature=1.0, seed=3)
+    np.testing.assert_array_equal(one[0], again[0])
+    assert not np.array_equal(one, generate(decoder, np.array([row]), [3], temperature=1.0, seed=4))
+
+
+def test_draws_follow_the_distribution(decoder):
+    """2,000 first tokens at temperature 2 against softmax(logits / 2), chi-squared."""
+    rows = np.tile(np.array([[5, 9, 13]], np.int32), (2000, 1))
+    made = generate(decoder, rows, [3] * 2000, temperature=2.0, new_tokens=1)[:, 0]
+    logits = logits_without_cache(decoder, [5, 9, 13]) / 2
+    expected = np.exp(logits - logits.max())
+    expected *= 2000 / expected.sum()
+    common = expected > 5
+    counts = np.bincount(made, minlength=V)
+    chi2 = ((counts - expected) ** 2 / expected)[common].sum()
+    assert common.sum() > 3
+    assert chi2 < common.sum() + 4 * np.sqrt(2 * common.sum())
+
+
+@pytest.mark.parametrize(
+    ('top_k', 'top_p', 'kept'),
+    [
+        (0, 1.0, [0, 1, 2, 3]),
+        (2, 1.0, [1, 3]),
+        (9, 1.0, [0, 1, 2, 3]),
+        (0, 0.35, [3]),
+        (0, 0.5, [1, 3]),  # 0.4 is less than 0.5, so the second is needed
+        (0, 1e-9, [3]),
+        (0, 0.75, [0, 1, 3]),
+        (3, 0.8, [0, 1, 3]),  # of what top_k left: 4/9, 3/9, 2/9
+        (3, 0.7, [1, 3]),
+    ],
+)
+def test_restrict(top_k, top_p, kept):
+    logits = jnp.log(jnp.array([[0.2, 0.3, 0.1, 0.4]]))
+    out = decoding.restrict(logits, top_k, top_p)[0]
+    np.testing.assert_array_equal(np.flatnonzero(np.isfinite(out)), kept)

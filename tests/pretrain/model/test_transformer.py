@@ -1,0 +1,251 @@
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from objectives import contract
+from pretrain.model import transformer
+from pretrain.model.config import TransformerConfig
+from pretrain.model.transformer import Transformer, bind, init
+
+GPT2 = {'decoder_layers': 3, 'vocabulary': 60, 'width': 32, 'heads': 4, 'max_positions': 16}
+MODERN = GPT2 | {
+    'norm': 'rms', 'biases': False, 'positions': 'rotary', 'activation': 'silu', 'gated': True,
+    'kv_heads': 2, 'query_key_norm': True, 'feedforward_width': 48,
+}  # fmt: skip
+BANDED = GPT2 | {'attention_window': 3, 'window_every': 2, 'window_offset': 1}
+BERT = {
+    'encoder_layers': 2, 'vocabulary': 60, 'width': 32, 'heads': 4, 'max_positions': 16,
+    'norm_placement': 'post', 'norm_epsilon': 1e-12, 'embedding_norm': True, 'final_norm': False,
+    'segment_types': 2, 'logit_transform': True, 'logit_bias': True,
+    'initializer': 'truncated_normal',
+}  # fmt: skip
+T5 = {
+    'encoder_layers': 2, 'decoder_layers': 2, 'vocabulary': 60, 'width': 32, 'heads': 4,
+    'norm': 'rms', 'biases': False, 'positions': 'relative', 'activation': 'relu',
+    'scale_attention': False, 'scale_logits': True, 'initializer': 'fan_in',
+}  # fmt: skip
+DECODERS = {'gpt2': GPT2, 'modern': MODERN, 'banded': BANDED}
+ALL = DECODERS | {'bert': BERT, 't5': T5}
+
+
+@functools.cache
+def parameters(name):
+    module = Transformer(TransformerConfig(**ALL[name]))
+    params = init(module, jax.random.key(0))
+    # Biases and scales away from 0 and 1, so that leaving one out shows.
+    return jax.tree.map(lambda x: x + 0.05 * jax.random.normal(jax.random.key(x.size), x.shape), params)
+
+
+def model(name, **changes):
+    return bind(Transformer(TransformerConfig(**(ALL[name] | changes))), parameters(name))
+
+
+def batch(tokens, **fields):
+    inputs = contract.Inputs(jnp.asarray(tokens), **fields)
+    return contract.Batch(inputs, inputs, inputs.tokens_BxL, jnp.ones(inputs.tokens_BxL.shape))
+
+
+def tokens(rows=2, length=10, seed=0):
+    return np.random.default_rng(seed).integers(3, 60, (rows, length)).astype(np.int32)
+
+
+@pytest.mark.parametrize(
+    ('layers', 'width', 'heads', 'count'),
+    [
+        (12, 768, 12, 124_439_808),
+        (24, 1024, 16, 354_823_168),
+        (36, 1280, 20, 774_030_080),
+        (48, 1600, 25, 1_557_611_200),
+    ],
+)
+def test_gpt2_has_the_published_number_of_parameters(layers, width, heads, count):
+    config = TransformerConfig(50257, decoder_layers=layers, width=width, heads=heads)
+    shapes = jax.eval_shape(lambda: init(Transformer(config), jax.random.key(0)))
+    assert sum(x.size for x in jax.tree.leaves(shapes)) == count
+
+
+def test_bert_and_t5_are_a_matter_of_fields():
+    """Base sizes of both: transformers' BertForMaskedLM and T5 count these (ours has no pooler)."""
+    bert = TransformerConfig(**(BERT | {
+        'encoder_layers': 12, 'vocabulary': 30522, 'width': 768, 'heads': 12, 'max_positions': 512,
+    }))  # fmt: skip
+    t5 = TransformerConfig(**(T5 | {
+        'encoder_layers': 12, 'decoder_layers': 12, 'vocabulary': 32128, 'width': 768, 'heads': 12,
+        'feedforward_width': 3072,
+    }))  # fmt: skip
+    for config, count in ((bert, 109_514_298), (t5, 222_903_552)):
+        shapes = jax.eval_shape(lambda c=config: init(Transformer(c), jax.random.key(0)))
+        assert sum(x.size for x in jax.tree.leaves(shapes)) == count
+
+
+@pytest.mark.parametrize('name', list(DECODERS))
+@pytest.mark.parametrize('separated', [False, True])
+def test_no_layer_lets_a_later_token_leak_into_an_earlier_one(name, separated):
+    """Token j changes: with 1, 2 and 3 layers nothing before j may differ, and j must."""
+    before = tokens(1, 10)
+    fields = {'segments_BxL': jnp.array([[1] * 4 + [2] * 6])} if separated else {}
+    for layers in (1, 2, 3):
+        params = jax.tree.map(lambda x: x, parameters(name))
+        params['decoder']['layers'] = jax.tree.map(lambda x: x[:layers], params['decoder']['layers'])  # noqa: B023
+        config = TransformerConfig(**(ALL[name] | {'decoder_layers': layers}))
+        run = jax.jit(lambda t: bind(Transformer(config), params).hidden(batch(t, **fields)))  # noqa: B023
+        for j in range(10):
+            after = before.copy()
+            after[0, j] = (after[0, j] + 1) % 60
+            same = np.isclose(run(before), run(after), atol=1e-6).all(axis=-1)[0]
+            assert same[:j].all()
+            assert not same[j]
+            if separated and j < 4:
+                assert same[4:].all()
+
+
+def test_local_layers_see_no_further_than_their_window():
+    """Layer 1 of 3 sees 3 tokens; alone it can move information by 2 places only."""
+    config = TransformerConfig(**(BANDED | {'decoder_layers': 1, 'window_offset': 0}))
+    module = Transformer(config)
+    run = jax.jit(lambda t: bind(module, init(module, jax.random.key(1))).hidden(batch(t)))
+    before = tokens(1, 10)
+    after = before.copy()
+    after[0, 2] += 1
+    differs = ~np.isclose(run(before), run(after), atol=1e-6).all(axis=-1)[0]
+    np.testing.assert_array_equal(np.flatnonzero(differs), [2, 3, 4])
+
+
+def test_encoders_see_all_that_is_not_padding():
+    run = jax.jit(model('bert').hidden)
+    short = tokens(1, 6)
+    types = jnp.array([[0, 0, 0, 1, 1, 1]])
+    long = np.concatenate([short, [[7, 8, 9]]], axis=1)
+    plain = run(batch(short, types_BxL=types, segments_BxL=jnp.ones((1, 6), jnp.int32)))
+    padded = run(batch(
+        long, types_BxL=jnp.pad(types, ((0, 0), (0, 3))),
+        segments_BxL=jnp.array([[1] * 6 + [0] * 3]),
+    ))  # fmt: skip
+    np.testing.assert_allclose(plain, padded[:, :6], atol=1e-5)
+    short[0, 5] += 1
+    assert not np.isclose(plain[0, 0], run(batch(short, types_BxL=types))[0, 0]).all()
+
+
+def test_the_prefix_is_seen_by_all():
+    run = jax.jit(lambda t: model('gpt2').hidden(batch(t, prefix_B=jnp.array([4]))))
+    before = tokens(1, 8)
+    after = before.copy()
+    after[0, 3] += 1
+    same = np.isclose(run(before), run(after), atol=1e-6).all(axis=-1)[0]
+    assert not same.any()
+    after = before.copy()
+    after[0, 5] += 1
+    same = np.isclose(run(before), run(after), atol=1e-6).all(axis=-1)[0]
+    np.testing.assert_array_equal(same, [True] * 5 + [False] * 3)
+
+
+def test_packed_documents_are_as_if_alone():
+    for name in ('gpt2', 'modern'):
+        run = jax.jit(model(name).hidden)
+        first, second = tokens(1, 4, 1), tokens(1, 6, 2)
+        packed = run(batch(
+            np.concatenate([first, second], axis=1),
+            segments_BxL=jnp.array([[1] * 4 + [2] * 6]),
+            positions_BxL=jnp.array([[0, 1, 2, 3, 0, 1, 2, 3, 4, 5]]),
+        ))  # fmt: skip
+        np.testing.assert_allclose(packed[:, :4], run(batch(first)), atol=1e-5)
+        np.testing.assert_allclose(packed[:, 4:], run(batch(second)), atol=1e-5)
+
+
+def loss(name, **changes):
+    bound = Transformer(TransformerConfig(**(ALL[name] | changes)))
+    data = batch(tokens())
+
+    def total(params):
+        model = bind(bound, params)
+        return jnp.mean(jax.nn.log_softmax(model.logits(model.hidden(data)))[..., 7])
+
+    return jax.jit(jax.value_and_grad(total))(parameters(name))
+
+
+@pytest.mark.parametrize('name', ['gpt2', 'modern', 't5'])
+@pytest.mark.parametrize('change', [{'unroll': True}, {'remat': 'full'}, {'remat': 'dots'}])
+def test_scan_and_remat_leave_gradients_as_they_are(name, change):
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+        loss(name),
+        loss(name, **change),
+    )
+
+
+def test_every_parameter_of_every_family_gets_a_gradient():
+    for name in ALL:
+        for path, g in jax.tree_util.tree_leaves_with_path(loss(name)[1]):
+            key_bias = 'key' in jax.tree_util.keystr(path) and g.ndim == 2 and name != 'modern'
+            # Softmax does not change when a constant is added to all keys.
+            if not key_bias:
+                assert np.abs(g).max() > 1e-7, (name, path)
+
+
+def test_bfloat16_computes_in_bfloat16_and_keeps_float32_parameters_and_logits():
+    bound = model('gpt2', dtype='bfloat16')
+    hidden = bound.hidden(batch(tokens()))
+    assert hidden.dtype == jnp.bfloat16
+    logits = bound.logits(hidden)
+    assert logits.dtype == jnp.float32
+    exact = model('gpt2')
+    np.testing.assert_allclose(logits, exact.logits(exact.hidden(batch(tokens()))), atol=0.15)
+    module = Transformer(TransformerConfig(**(GPT2 | {'dtype': 'bfloat16'})))
+    assert {x.dtype.name for x in jax.tree.leaves(init(module, jax.random.key(0)))} == {'float32'}
+
+
+def test_the_initial_values_are_gpt2s():
+    config = TransformerConfig(
+        1000, decoder_layers=12, width=192, heads=4, max_positions=500, residual_scale=True,
+        position_stddev=0.01,
+    )  # fmt: skip
+    params = init(Transformer(config), jax.random.key(0))
+    layers = params['decoder']['layers']
+    std = lambda x: float(jnp.std(x))  # noqa: E731
+    assert std(params['token_embedding']['table']) == pytest.approx(0.02, rel=0.01)
+    assert std(params['position_embedding']['table']) == pytest.approx(0.01, rel=0.01)
+    assert std(layers['attention']['query']['kernel']) == pytest.approx(0.02, rel=0.01)
+    assert std(layers['feedforward']['up']['kernel']) == pytest.approx(0.02, rel=0.01)
+    # spec: 0.02 / sqrt(2 N), 0.004082 for 12 layers, on the two residual projections alone
+    assert std(layers['attention']['out']['kernel']) == pytest.approx(0.004082, rel=0.01)
+    assert std(layers['feedforward']['down']['kernel']) == pytest.approx(0.004082, rel=0.01)
+    assert std(layers['attention']['out']['bias']) == 0
+    one, two = layers['feedforward']['up']['kernel'][:2]
+    assert abs(float(jnp.corrcoef(one.ravel(), two.ravel())[0, 1])) < 0.02  # layers differ
+
+
+def test_dropout_needs_a_key_and_follows_it():
+    for shared in (False, True):
+        bound = model('gpt2', dropout=0.5, attention_dropout=0.3, dropout_broadcast=shared)
+        data = batch(tokens())
+        run = jax.jit(lambda key, bound=bound, data=data: bound.hidden(data, key))
+        one = run(jax.random.key(1))
+        np.testing.assert_array_equal(one, run(jax.random.key(1)))
+        assert not np.allclose(one, run(jax.random.key(2)))
+        exact = model('gpt2').hidden(data)
+        np.testing.assert_allclose(bound.hidden(data), exact, atol=1e-5)
+
+
+def test_attention_with_dropout_rate_near_0_equals_the_librarys():
+    """The path with dropout on probabilities is our own; with next to none it must agree."""
+    data = batch(tokens(), segments_BxL=jnp.array([[1] * 10, [1] * 4 + [2] * 6]))
+    for name in ('gpt2', 'modern', 't5', 'bert'):
+        ours = model(name, attention_dropout=1e-9).hidden(data, jax.random.key(0))
+        np.testing.assert_allclose(ours, model(name).hidden(data), atol=2e-5)
+
+
+def test_fields_are_the_recipes_fields():
+    from configs.recipe import MODEL
+
+    fields = {f.name: f.default for f in dataclasses.fields(TransformerConfig)}
+    assert fields.pop('vocabulary') is dataclasses.MISSING
+    assert fields == MODEL
+
+
+def test_empty_cache_is_sized_by_groups():
+    cache = transformer.empty_cache(TransformerConfig(**MODERN), 2, 5)
+    assert cache.keys_NxBxSxGxK.shape == (3, 2, 5, 2, 8)
