@@ -74,7 +74,6 @@ def recipe():
 
     config.model = ConfigDict(MODEL)
 
-
     config.objective = ConfigDict()
     config.objective.name = 'causal_lm'
 
@@ -158,5 +157,3 @@ def smoke(config):
     config.eval.windows = 16
     config.log.every = 1
     config.sample.tokens = 16
-
-

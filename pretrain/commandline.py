@@ -69,6 +69,8 @@ def _exit(error):
 def _parse(argv, run_flag):
     if any(a in ('--help', '-h', '--helpshort', '--helpfull') for a in argv):
         return flags.FLAGS(argv)
+    # Libraries chat at absl's default level; --verbosity=0 lets them.
+    flags.FLAGS.set_default('verbosity', -1)
     argv = _with_saved_config(list(argv), run_flag)
     try:
         rest = flags.FLAGS(argv)
@@ -111,8 +113,10 @@ def _value(argv, name):
 
 def _is_config(argv, i):
     bare = ('--config', '-config')
-    return argv[i].startswith(('--config=', '-config=')) or argv[i] in bare or (
-        i > 0 and argv[i - 1] in bare
+    return (
+        argv[i].startswith(('--config=', '-config='))
+        or argv[i] in bare
+        or (i > 0 and argv[i - 1] in bare)
     )
 
 

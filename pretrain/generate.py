@@ -1,6 +1,6 @@
 """Continues prompts with a trained decoder.
 
-    python -m pretrain.generate --checkpoint=runs/gpt-tiny --prompt="The city of"
+python -m pretrain.generate --checkpoint=runs/gpt-tiny --prompt="The city of"
 """
 
 from pathlib import Path

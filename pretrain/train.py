@@ -252,7 +252,9 @@ def flatten(tree, prefix=''):
     """{'a': {'b': 1}} -> {'a.b': 1}."""
     flat = {}
     for key, value in tree.items():
-        flat |= flatten(value, f'{prefix}{key}.') if isinstance(value, dict) else {prefix + key: value}
+        flat |= (
+            flatten(value, f'{prefix}{key}.') if isinstance(value, dict) else {prefix + key: value}
+        )
     return flat
 
 

@@ -102,7 +102,9 @@ def train_step(learner, state, windows):
         (gradients, loss), _ = jax.lax.scan(add, zeros, (jnp.arange(parts), split))
         # A coefficient is a constant of the objective, not a sum over the parts.
         loss = loss._replace(
-            terms={n: t._replace(coefficient=whole.terms[n].coefficient) for n, t in loss.terms.items()}
+            terms={
+                n: t._replace(coefficient=whole.terms[n].coefficient) for n, t in loss.terms.items()
+            }
         )
 
     measurements = measure(loss)

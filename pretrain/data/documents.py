@@ -11,6 +11,7 @@ up to the damage, and the loss is written down.
 
 import difflib
 import hashlib
+import importlib.util
 import json
 import re
 from collections.abc import Iterator
@@ -198,13 +199,13 @@ class WikipediaSource(Source):
     def _locate(self, path):
         if path != 'excerpt':
             return super()._locate(path)
-        try:
-            from gensim.test.utils import datapath
-        except ImportError:
+        # Looked up, not imported: gensim's test module takes seconds to load.
+        gensim = importlib.util.find_spec('gensim')
+        if gensim is None:
             raise UserError(
                 "'wikipedia:excerpt' lies in gensim, which is not installed; pip install gensim"
-            ) from None
-        return Path(datapath(EXCERPT))
+            )
+        return Path(gensim.origin).parent / 'test' / 'test_data' / EXCERPT
 
     def check(self):
         if self.path.name == EXCERPT:
@@ -223,14 +224,15 @@ class WikipediaSource(Source):
             yield from wikipedia.pages(content, self.site)
         except ParseError as error:
             # Where the bytes ended early the XML does so too; that is said already.
-            cut_off = content.position == content.file.size and 'no element' in str(error)
-            what = 'ends early' if cut_off else f'is no XML any more ({error})'
+            what = 'ends early' if error.code in _CUT_OFF else f'is broken XML ({error}), read'
             content.damage = content.damage or f'{what} {content.place()}'
 
     def clean(self, raw):
         return wikipedia.clean(raw, self.site)
 
 
+# Of expat: no element found, unclosed token, partial character.
+_CUT_OFF = (3, 5, 6)
 SCHEMES = {each.scheme: each for each in (WikipediaSource, TextSource, JsonLinesSource)}
 
 

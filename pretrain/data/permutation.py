@@ -22,7 +22,7 @@ def permute(indices, n, key):
         int64 array of the same shape; for fixed n and key a bijection.
     """
     values = np.asarray(indices)
-    if values.size and not (0 <= values.min() and values.max() < n):
+    if values.size and not (values.min() >= 0 and values.max() < n):
         raise ValueError(f'indices reach from {values.min()} to {values.max()}, not 0 to {n - 1}')
     values = values.astype(np.uint64)
     half = max(1, -(-(n - 1).bit_length() // 2))

@@ -98,7 +98,7 @@ def _digest(recipe, source, given):
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
 
 
-class _lock:  # noqa: N801
+class _lock:
     """Held while a corpus is made, so that two runs that need it do not make it twice."""
 
     def __init__(self, folder):

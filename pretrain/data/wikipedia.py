@@ -178,6 +178,7 @@ _CITATION = re.compile(r'\b(?:ISBN|ISSN|OCLC|doi:|DOI)\b')
 # What is left around the place of a template that went: "( ; born 1947)", "(, )", "word ,".
 _DEBRIS_SIGN = re.compile(r'[(\[][\s,;:)\]]|[\s,;:][)\]]| [,;.:!?](?:\s|$)|[,;:] *[,;.](?:\s|$)')
 _DEBRIS = (
+    (re.compile(r'\(\)|\[\]'), ''),
     (re.compile(r'([(\[])[\s,;:]+'), r'\1'),
     (re.compile(r'(?<![\s,;:])[\s,;:]+([)\]])'), r'\1'),
     (re.compile(r'\(\)|\[\]'), ''),
@@ -321,6 +322,11 @@ def _paragraphs(text):
     kept, lines, skipped_level = [], [], 0
     after_kept = running = False
 
+    def cut_announcement():
+        # "The provinces are:" says nothing once its list went.
+        if after_kept and not _SENTENCE_END.search(kept[-1]):
+            kept[-1:] = filter(None, [_without_last_sentence(kept[-1])])
+
     def end(item=False):
         nonlocal after_kept, running
         paragraph = _tidy(' '.join(lines))
@@ -331,15 +337,16 @@ def _paragraphs(text):
             kept.append(paragraph)
             after_kept = True
             running = running or not item
-        elif after_kept and not _SENTENCE_END.search(kept[-1]):
-            # "The provinces are:" says nothing once its list went.
-            kept[-1:] = filter(None, [_without_last_sentence(kept[-1])])
+        else:
+            cut_announcement()
             after_kept = False
 
     for line in text.split('\n'):
         first = line[:1]
         if first == '=' and (heading := _HEADING.match(line)):
             end()
+            cut_announcement()
+            after_kept = False
             level = len(heading[1])
             if skipped_level and level > skipped_level:
                 continue
@@ -355,6 +362,7 @@ def _paragraphs(text):
         else:
             lines.append(line)
     end()
+    cut_announcement()
     return kept if running else []
 
 
@@ -383,4 +391,5 @@ def _is_prose(paragraph, item):
     fragment = paragraph.lstrip('"“\'‘([')[:1].islower()
     if item:
         return words >= 10 and whole and not fragment and not _CITATION.search(paragraph)
-    return words >= (10 if fragment else 5) and (whole or words >= 15)
+    announcement = paragraph.endswith(':')
+    return words >= (10 if fragment else 5) and (whole or announcement or words >= 15)

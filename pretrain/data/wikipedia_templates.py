@@ -221,6 +221,7 @@ def render(arguments: list[str]) -> str:
     if name.startswith('lang-'):
         return _first(places, named)
     if name.startswith('ipa-') or name == 'ipa':
-        return f'[{places[0].strip("[]/")}]' if places else ''
+        sounds = _first(places, named).strip('[]/')
+        return f'[{sounds}]' if sounds else ''
     known = _TEMPLATES.get(name)
     return known(places, named) if known and (places or named) else ''

@@ -50,7 +50,9 @@ def generate(
             method='step',
         )
         logits_BxV = transformer.apply({'params': params}, hidden_BxTxD[:, -1], method='logits')
-        return jnp.where(jnp.arange(logits_BxV.shape[1]) < vocabulary_size, logits_BxV, -jnp.inf), cache
+        return jnp.where(
+            jnp.arange(logits_BxV.shape[1]) < vocabulary_size, logits_BxV, -jnp.inf
+        ), cache
 
     def choose(logits_BxV, number):
         keys_B = jax.vmap(lambda k: jax.random.fold_in(k, number))(row_keys_B)

@@ -1,6 +1,5 @@
 """The one builder of attention masks: causal, prefix, segments, padding and local windows."""
 
-import jax.numpy as jnp
 
 
 def attention_mask(

@@ -164,9 +164,7 @@ class Stack(nn.Module):
             length=self.layers,
             unroll=self.layers if config.unroll else 1,
         )
-        layers = scanned(
-            config, self.layers, self.causal, self.cross, deterministic, name='layers'
-        )
+        layers = scanned(config, self.layers, self.causal, self.cross, deterministic, name='layers')
         x_BxTxD, caches = layers(x_BxTxD, PerLayer(window, caches), shared)
         if config.final_norm:
             x_BxTxD = Norm(config, name='final_norm')(x_BxTxD)

@@ -81,7 +81,7 @@ def test_rules(marked):
 
 
 def test_paragraphs_and_line_ends():
-    text = '  A title without a mark\n\nlower case goes\non here. And\nhere.\n- a new line.\n \n\nLast\n'
+    text = '  A title, no mark\n\nlower case goes\non here. And\nhere.\n- a new line.\n \n\nLast\n'
     starts = sentence_starts(text)
     assert [text[place:].split()[0] for place in starts] == ['A', 'lower', 'And', '-', 'Last']
     assert starts[0] == 2

@@ -21,5 +21,7 @@ def test_contradictions_are_refused(fields, says):
 
 
 def test_which_layers_are_local():
-    config = TransformerConfig(10, decoder_layers=5, attention_window=4, window_every=2, window_offset=1)
+    config = TransformerConfig(
+        10, decoder_layers=5, attention_window=4, window_every=2, window_offset=1
+    )
     assert config.windows(5) == [0, 4, 0, 4, 0]

@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -35,10 +37,17 @@ def generate(decoder, prompts, lengths, seed=0, **changes):
 
 
 def logits_without_cache(decoder, row):
-    model = bind(*decoder)
-    inputs = contract.Inputs(jnp.asarray([row]))
-    hidden = model.hidden(contract.Batch(inputs, None, inputs.tokens_BxL, None))
-    return np.asarray(model.logits(hidden))[0, -1, :V]
+    module, params = decoder
+    padded = np.zeros((1, 32), np.int32)  # on the right, where a causal model does not look
+    padded[0, : len(row)] = row
+    return np.asarray(forward(module, params, padded))[0, len(row) - 1, :V]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def forward(module, params, tokens):
+    model = bind(module, params)
+    inputs = contract.Inputs(tokens)
+    return model.logits(model.hidden(contract.Batch(inputs, None, tokens, None)))
 
 
 def test_greedy_with_cache_and_left_padding_equals_the_uncached_forward(decoder):

@@ -37,7 +37,8 @@ def parameters(name):
     module = Transformer(TransformerConfig(**ALL[name]))
     params = init(module, jax.random.key(0))
     # Biases and scales away from 0 and 1, so that leaving one out shows.
-    return jax.tree.map(lambda x: x + 0.05 * jax.random.normal(jax.random.key(x.size), x.shape), params)
+    noise = lambda x: 0.05 * jax.random.normal(jax.random.key(x.size), x.shape)  # noqa: E731
+    return jax.tree.map(lambda x: x + noise(x), params)
 
 
 def model(name, **changes):
@@ -89,8 +90,9 @@ def test_no_layer_lets_a_later_token_leak_into_an_earlier_one(name, separated):
     before = tokens(1, 10)
     fields = {'segments_BxL': jnp.array([[1] * 4 + [2] * 6])} if separated else {}
     for layers in (1, 2, 3):
-        params = jax.tree.map(lambda x: x, parameters(name))
-        params['decoder']['layers'] = jax.tree.map(lambda x: x[:layers], params['decoder']['layers'])  # noqa: B023
+        decoder = dict(parameters(name)['decoder'])
+        decoder['layers'] = jax.tree.map(lambda x, n=layers: x[:n], decoder['layers'])
+        params = parameters(name) | {'decoder': decoder}
         config = TransformerConfig(**(ALL[name] | {'decoder_layers': layers}))
         run = jax.jit(lambda t: bind(Transformer(config), params).hidden(batch(t, **fields)))  # noqa: B023
         for j in range(10):

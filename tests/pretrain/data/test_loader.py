@@ -1,0 +1,62 @@
+import numpy as np
+import pytest
+
+from pretrain.data import loader
+from pretrain.data.corpus import WindowReader
+
+
+@pytest.fixture
+def reader(corpus):
+    return WindowReader(corpus, 'train', 16)
+
+
+def test_an_epoch_reads_every_window_once(reader):
+    n = len(reader)
+    first, second = (loader.corpus_windows(np.arange(e * n, (e + 1) * n), n, 5) for e in (0, 1))
+    np.testing.assert_array_equal(np.sort(first), np.arange(n))
+    np.testing.assert_array_equal(np.sort(second), np.arange(n))
+    assert (first == second).mean() < 0.2
+    assert (first == loader.corpus_windows(np.arange(n), n, 6)).mean() < 0.2
+
+
+def take(reader, steps, batch, rows, step=0):
+    loading = loader.Loader(reader, 7, batch, rows, step)
+    try:
+        return [next(loading) for _ in range(steps)]
+    finally:
+        loading.close()
+
+
+def test_windows_do_not_depend_on_processes_batch_or_start(reader):
+    """Two processes of 3 rows, one of 6, a start in the middle, another batch size: all the same."""
+    whole = take(reader, 8, 6, slice(0, 6))
+    halves = zip(take(reader, 8, 6, slice(0, 3)), take(reader, 8, 6, slice(3, 6)))
+    late = take(reader, 3, 6, slice(0, 6), step=5)
+    other = take(reader, 4, 12, slice(0, 12))
+    for i, (one, two) in enumerate(halves):
+        for name in whole[i]._fields:
+            expected = getattr(whole[i], name)
+            np.testing.assert_array_equal(
+                np.concatenate([getattr(one, name), getattr(two, name)]), expected
+            )
+            half = slice(6 * (i % 2), 6 * (i % 2) + 6)
+            np.testing.assert_array_equal(getattr(other[i // 2], name)[half], expected)
+            if i >= 5:
+                np.testing.assert_array_equal(getattr(late[i - 5], name), expected)
+    np.testing.assert_array_equal(whole[2].numbers_B, np.arange(12, 18))
+
+
+def test_in_order_pads_to_whole_batches(reader):
+    n = len(reader)
+    windows = loader.in_order(reader, n - 2, 4, slice(1, 4), n)
+    np.testing.assert_array_equal(windows.tokens_BxW[0], reader.read([n - 1])[0][0])
+    assert (windows.documents_BxW[1:] == -1).all()
+
+
+def test_errors_reach_the_caller(reader, monkeypatch):
+    def broken(numbers):
+        raise OSError('disk gone')
+
+    monkeypatch.setattr(reader, 'read', broken)
+    with pytest.raises(OSError, match='disk gone'):
+        take(reader, 1, 4, slice(0, 4))

@@ -1,0 +1,113 @@
+import random
+
+import numpy as np
+import pytest
+
+from pretrain.data import tokenizer
+from pretrain.errors import UserError
+
+TEXT = [
+    'The city of Ankara lies in the hills. It was founded long ago, some say by 1200 BC.\n\n'
+    'Its river, the Çubuk, is small; « mais belle » wrote a traveller. 山 means mountain.'
+] * 3 + [f'Sentence number {i} of a text about numbers such as {i * i}.' for i in range(200)]
+
+
+@pytest.fixture(scope='module')
+def small():
+    return tokenizer.train(TEXT, 330)
+
+
+def test_the_layout(small):
+    v = small.vocabulary
+    assert (v.pad, v.eos, v.unk, v.cls, v.sep, v.mask) == (0, 1, 2, 3, 4, 5)
+    assert v.modes == {'R': 6, 'X': 7, 'S': 8}
+    assert v.size == 430
+    assert v.table_size == 512
+    assert v.sentinels == tuple(range(429, 329, -1))
+    assert len(v.bytes_V) == len(v.word_start_V) == 512
+    assert not v.bytes_V[:9].any()
+    assert not v.bytes_V[330:].any()
+    assert (v.bytes_V[9 : 9 + 256] == 1).all()
+
+
+def random_text(rng):
+    planes = [
+        (0, 0x250),
+        (0, 0x250),
+        (0x300, 0x370),
+        (0x4E00, 0x9FFF),
+        (0x1F300, 0x1F700),
+        (0, 0x110000),
+    ]
+    low, high = rng.choice(planes)
+    points = (rng.randrange(low, high) for _ in range(rng.randrange(40)))
+    return ''.join(chr(p) for p in points if not 0xD800 <= p < 0xE000 and p != 0x2581)
+
+
+HARD = [
+    'a  b\n\tc ﬁ', ' leading and trailing ', '\n\n\n', '\x00\x01\x7f', 'e\u0301 \u200d \u202e',
+    '[CLS] [MASK] </s> <pad> <unk> <0x41> <extra_id_0> [R]', '\U0001f469\u200d\U0001f680',
+    '日本語のテキスト', 'x' * 5000, '\r\n', '\ufeff', '\u00a0\u3000',
+]  # fmt: skip
+
+
+def test_any_text_comes_back_and_makes_no_special_ids(small):
+    rng = random.Random(0)
+    v = small.vocabulary
+    for text in [*HARD, *(random_text(rng) for _ in range(3000))]:
+        ids = small.encode(text)
+        assert small.decode(ids) == text
+        assert not set(ids.tolist()) & {*range(9), *v.sentinels}
+        assert v.bytes_V[ids].sum() == len(text.encode())
+
+
+def test_only_the_block_that_stands_for_a_space_does_not_come_back(small):
+    assert small.decode(small.encode('a\u2581b')) == 'a b'
+
+
+def test_lone_surrogates_do_not_stop_it(small):
+    assert small.decode(small.encode('a\ud800b')) == 'a?b'
+
+
+def test_special_ids_are_shown(small):
+    assert small.decode([3, *small.encode('hi'), 429, 1, 505]) == '<CLS>hi<extra_id_0><s><unused_505>' \
+        .replace('<s>', '</s>')  # fmt: skip
+
+
+@pytest.mark.parametrize('text', [' '.join(TEXT), 'é日本 Hello. 本World Çubuk. x', 'plain. words'])
+def test_sentence_starts_are_mapped_without_changing_ids(small, text):
+    starts = sorted(random.Random(1).sample(range(len(text)), 8))
+    ids, tokens = small.encode_with_starts(text, starts)
+    np.testing.assert_array_equal(ids, small.encode(text))
+    # Independently: the token that covers a place's first byte, found by decoding bytes one by one.
+    owner = [i for i, t in enumerate(ids) for _ in range(small.vocabulary.bytes_V[t])]
+    expected = sorted({owner[len(text[:s].encode())] for s in starts})
+    np.testing.assert_array_equal(tokens, expected)
+
+
+def test_a_text_that_is_not_covered_byte_by_byte_is_mapped_too(small):
+    text = 'One\u2581two. Three four.'
+    ids, tokens = small.encode_with_starts(text, [0, 9])
+    assert small.decode(ids[tokens[1] :]).strip() == 'Three four.'
+
+
+def test_training_is_deterministic(small):
+    assert tokenizer.train(TEXT, 330).model == small.model
+
+
+def test_files_are_loaded_and_named_by_their_digest(small, tmp_path):
+    path = tmp_path / 'tokenizer.model'
+    path.write_bytes(small.model)
+    assert tokenizer.load(path).digest == small.digest
+
+
+def test_what_is_wrong_is_said(tmp_path):
+    with pytest.raises(UserError, match=r'8192 pieces is too large.* to \d+ or less'):
+        tokenizer.train(TEXT, 8192)
+    with pytest.raises(UserError, match='260 pieces is too small'):
+        tokenizer.train(TEXT, 260)
+    with pytest.raises(UserError, match='No such file'):
+        tokenizer.load(tmp_path / 'none.model')
+    (tmp_path / 'bad.model').write_bytes(b'not a model')
+    with pytest.raises(UserError, match='is no SentencePiece model'):
+        tokenizer.load(tmp_path / 'bad.model')
