@@ -23,7 +23,7 @@ class Vocabulary:
     table_size: rows of the embedding table, `size` rounded up for even sharding.
     pad, eos, unk, cls, sep, mask: ids.
     modes: ids of the mode tokens by name, {'R': 6, 'X': 7, 'S': 8}.
-    sentinels: ids of the sentinels; the first is the highest id and they descend (T5, section 3.1.4).
+    sentinels: ids of the sentinels, the highest first (T5, section 3.1.4).
     word_start_V: bool, which pieces begin a word.
     bytes_V: int32, how many bytes of raw text each piece stands for; 0 for special ids.
     """

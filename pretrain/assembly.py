@@ -7,7 +7,7 @@ import jax
 
 import objectives
 from objectives import contract
-from pretrain import checkpoints, commandline, partitioning
+from pretrain import checkpoints, partitioning
 from pretrain.data import preparation, tokenizer
 from pretrain.data.corpus import Corpus, WindowReader
 from pretrain.errors import UserError
@@ -106,22 +106,18 @@ class Run(NamedTuple):
     mesh: object
 
 
-def open_run(folder, config=None, step=None):
+def open_run(folder, config, step=None):
     """Reads a run: its config, its tokenizer and its parameters.
 
     Args:
         folder: of the run.
-        config: in place of the run's own config.json.
+        config: the run's own, or one changed where it runs or what it reads.
         step: of the checkpoint; None: the newest whole one.
 
     Raises:
         UserError: something is missing or damaged.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise UserError(f'--checkpoint: there is no folder {str(folder)!r}')
-    config = config or commandline.read_config(folder / 'config.json')
-    tokens = tokenizer.load(folder / 'tokenizer.model')
+    tokens = tokenizer.load(Path(folder) / 'tokenizer.model')
     mesh = partitioning.make_mesh(config.mesh)
     learner = make_learner(config, tokens.vocabulary)
     params = abstract_state(learner, mesh)['params']

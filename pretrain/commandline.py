@@ -1,5 +1,6 @@
 """How the commands read their flags, and how they say what is wrong: one line, exit code 2."""
 
+import errno
 import functools
 import json
 import os
@@ -11,6 +12,8 @@ from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
 from pretrain.errors import UserError
+
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
 
 
 def define_config(default=None):
@@ -57,6 +60,10 @@ def _main(main, argv):
         return main(argv)
     except UserError as error:
         _exit(error)
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        fail(f'cannot write {error.filename or "a file"}: {error.strerror}')
     except KeyboardInterrupt:
         print('interrupted', file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
@@ -89,6 +96,10 @@ def _with_saved_config(argv, run_flag):
     if path is None and run_flag:
         run = _value(argv, run_flag)
         if run is not None:
+            try:
+                read_run_config(run)
+            except UserError as error:
+                _exit(error)
             path = os.path.join(run, 'config.json')
     if path is None:
         if '--config' not in flags.FLAGS or not _keys(argv):
@@ -132,6 +143,20 @@ def _one_line(error):
 
 def get_config(path):
     """Reads a config.json; config_flags calls this when the file of --config is this module."""
+    return read_config(path)
+
+
+def read_run_config(folder):
+    """The config of a run, from its folder.
+
+    Raises:
+        UserError: there is no such folder, or no run in it.
+    """
+    if not Path(folder).is_dir():
+        raise UserError(f'--checkpoint: there is no folder {str(folder)!r}')
+    path = Path(folder) / 'config.json'
+    if not path.exists():
+        raise UserError(f'--checkpoint: {str(folder)!r} holds no run (no config.json)')
     return read_config(path)
 
 

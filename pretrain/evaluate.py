@@ -45,7 +45,7 @@ def main(argv):
         raise UserError(f"--split={SPLIT.value} is not one of 'validation', 'train', 'all'")
     folder = Path(CHECKPOINT.value)
     config = CONFIG.value
-    own = commandline.read_config(folder / 'config.json')
+    own = commandline.read_run_config(folder)
     run = assembly.open_run(folder, config, STEP.value)
     same_source = config.data.source == own.data.source
     split = SPLIT.value or ('validation' if same_source else 'all')

@@ -178,7 +178,7 @@ class WindowReader:
         return tokens, sentences, document + first + int(self._documents[part])
 
     def _plan(self, part):
-        """cut='document': the (begin, end) of all windows of a part, in its stream; kept on disk."""
+        """cut='document': the (begin, end) of a part's windows, in its stream; kept on disk."""
         number, split, _, _ = self._parts[part]
         folder = shards.shard_folder(self.corpus.folder, number)
         path = folder / f'{split}.windows-{self.length}-{int(self.separator)}.npy'

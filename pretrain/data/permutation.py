@@ -44,7 +44,7 @@ def _feistel(values, half, round_keys):
 
 
 def _mix(x):
-    """The finalizer of SplitMix64 (Steele et al. 2014): every input bit reaches every output bit."""
+    """The finalizer of SplitMix64 (Steele et al. 2014): each input bit reaches each output bit."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))

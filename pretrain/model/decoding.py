@@ -4,8 +4,10 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from objectives import contract
+from pretrain.errors import UserError
 from pretrain.model.transformer import empty_cache
 
 
@@ -93,3 +95,45 @@ def restrict(logits_BxV, top_k, top_p):
         jnp.zeros_like(keep_BxV), order_BxV, keep_BxV, axis=-1, inplace=False
     )
     return jnp.where(keep_BxV, logits_BxV, -jnp.inf)
+
+
+def continue_texts(
+    transformer, params, tokens, prompts, key, *, new_tokens, temperature=0.0, top_k=0, top_p=1.0
+):
+    """Continues texts.
+
+    Args:
+        transformer, params: of a decoder.
+        tokens: Tokenizer.
+        prompts: list of str; an empty one begins a new document.
+        key: of the random choices.
+        new_tokens, temperature, top_k, top_p: see generate.
+
+    Returns:
+        List of str: what follows each prompt, up to the end of the document.
+
+    Raises:
+        UserError: prompt and new tokens are more than the model has positions.
+    """
+    vocabulary = tokens.vocabulary
+    ids = [tokens.encode(p) if p else np.array([vocabulary.eos]) for p in prompts]
+    width = max(map(len, ids))
+    config = transformer.config
+    if config.positions == 'learned' and width + new_tokens > config.max_positions:
+        raise UserError(
+            f'{width} tokens of prompt and {new_tokens} new ones are more than the '
+            f"model's {config.max_positions} positions: shorten the prompt or make fewer"
+        )
+    padded = np.full((len(ids), width), vocabulary.pad, np.int32)
+    for row, prompt in zip(padded, ids):
+        row[width - len(prompt) :] = prompt
+    made_BxN = generate(
+        transformer, params, padded, np.array([len(p) for p in ids]), key,
+        new_tokens=new_tokens, vocabulary_size=vocabulary.size, eos=vocabulary.eos,
+        temperature=temperature, top_k=top_k, top_p=top_p,
+    )  # fmt: skip
+    texts = []
+    for row in np.asarray(made_BxN):
+        ends = np.flatnonzero(row == vocabulary.eos)
+        texts.append(tokens.decode(row[: ends[0]] if len(ends) else row))
+    return texts

@@ -1,7 +1,6 @@
 """The one builder of attention masks: causal, prefix, segments, padding and local windows."""
 
 
-
 def attention_mask(
     queries_T,
     keys_S,

@@ -7,7 +7,23 @@ import pytest
 from pretrain.data.corpus import Corpus
 from pretrain.data.preparation import Recipe, prepare
 
-WORDS = ['the', 'of', 'city', 'river', 'hill', 'small', 'old', 'people', 'year', 'war', 'water', 'green', 'house', 'road', 'world']
+WORDS = [
+    'the',
+    'of',
+    'city',
+    'river',
+    'hill',
+    'small',
+    'old',
+    'people',
+    'year',
+    'war',
+    'water',
+    'green',
+    'house',
+    'road',
+    'world',
+]
 
 
 def make_documents(count, seed=0):

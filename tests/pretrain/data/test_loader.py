@@ -28,7 +28,7 @@ def take(reader, steps, batch, rows, step=0):
 
 
 def test_windows_do_not_depend_on_processes_batch_or_start(reader):
-    """Two processes of 3 rows, one of 6, a start in the middle, another batch size: all the same."""
+    """Two processes of 3 rows, one of 6, a late start, another batch size: all the same."""
     whole = take(reader, 8, 6, slice(0, 6))
     halves = zip(take(reader, 8, 6, slice(0, 3)), take(reader, 8, 6, slice(3, 6)))
     late = take(reader, 3, 6, slice(0, 6), step=5)

@@ -30,10 +30,9 @@ def decoder(request):
 
 def generate(decoder, prompts, lengths, seed=0, **changes):
     arguments = {'new_tokens': 8, 'vocabulary_size': V, 'eos': -1} | changes
-    module, params = decoder
-    return np.asarray(decoding.generate(
-        module, params, jnp.asarray(prompts), jnp.asarray(lengths), jax.random.key(seed), **arguments
-    ))  # fmt: skip
+    prompts, lengths = jnp.asarray(prompts), jnp.asarray(lengths)
+    key = jax.random.key(seed)
+    return np.asarray(decoding.generate(*decoder, prompts, lengths, key, **arguments))
 
 
 def logits_without_cache(decoder, row):

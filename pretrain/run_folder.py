@@ -1,0 +1,67 @@
+"""A run's folder: what it holds, and whether a run may go on in it."""
+
+import json
+import os
+
+from pretrain import commandline
+from pretrain.data import tokenizer
+from pretrain.data.shards import write_whole
+from pretrain.errors import UserError
+
+# What may differ when a run goes on: where it runs and how often it reports, not what it computes.
+FREE_KEYS = ('name', 'mesh', 'init_from', 'checkpoint.', 'eval.', 'log.', 'sample.', 'data.cache')
+
+
+def check_config(workdir, config, accept_changes):
+    """Refuses a workdir that cannot be written, or that holds a run of another config."""
+    existing = workdir
+    while not existing.exists():
+        existing = existing.parent
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise UserError(f'--workdir: {str(workdir)!r} cannot be written: give another folder')
+    path = workdir / 'config.json'
+    if not path.exists() or accept_changes:
+        return
+    before, now = (flatten(c.to_dict()) for c in (commandline.read_config(path), config))
+    changed = [
+        f'{key} was {before.get(key)!r}, is {now.get(key)!r}'
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key) and not key.startswith(FREE_KEYS)
+    ]
+    if changed:
+        raise UserError(
+            f'{str(workdir)!r} holds a run of another config ({"; ".join(changed)}): '
+            'give another --workdir, or --accept_changes'
+        )
+
+
+def check_tokenizer(run, tokens, what):
+    """Refuses to go on from a run whose tokenizer is not the corpus's."""
+    path = run / 'tokenizer.model'
+    if path.exists() and tokenizer.load(path).digest != tokens.digest:
+        raise UserError(
+            f'{str(path)!r}, with which {what}, is not the tokenizer of the corpus: '
+            f'set data.tokenizer={path}'
+        )
+
+
+def flatten(tree, prefix=''):
+    """{'a': {'b': 1}} -> {'a.b': 1}."""
+    flat = {}
+    for key, value in tree.items():
+        flat |= (
+            flatten(value, f'{prefix}{key}.') if isinstance(value, dict) else {prefix + key: value}
+        )
+    return flat
+
+
+def write(workdir, config, tokens):
+    """Makes the run's folder with its config and its tokenizer."""
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        with write_whole(workdir / 'config.json') as file:
+            file.write(json.dumps(config.to_dict(), indent=2).encode())
+        with write_whole(workdir / 'tokenizer.model') as file:
+            file.write(tokens.model)
+    except OSError as error:
+        raise UserError(f'--workdir: cannot write {str(workdir)!r}: {error.strerror}') from None

@@ -1,0 +1,67 @@
+"""What a run says of itself: a few lines when it begins, a table when it ends."""
+
+import math
+
+import jax
+import numpy as np
+
+from pretrain import partitioning, run_log
+
+
+def banner(config, mesh, corpus, reader, learner, abstract, origin):
+    """What is about to run, in a few lines."""
+    count = sum(x.size for x in jax.tree.leaves(abstract['params']))
+    shape = ','.join(f'{axis}={size}' for axis, size in mesh.shape.items())
+    device = jax.devices()[0]
+    epochs = config.steps * config.batch_size / len(reader)
+    lines = [
+        f'{config.name}: {count:,} parameters, {origin}',
+        f'corpus: {corpus.folder}, {corpus.total("train", "tokens"):,} tokens to train on '
+        f'({len(reader):,} windows of {reader.length}, {epochs:.1f} epochs), '
+        f'{corpus.total("validation", "tokens"):,} held out',
+        f'devices: {jax.device_count()} x {device.device_kind}, mesh {shape}, '
+        f'{jax.process_count()} process(es)',
+    ]
+    if not corpus.total('validation', 'tokens'):
+        lines.append('warning: no document is held out: there will be no validation loss')
+    left_whole = partitioning.unsharded(mesh, abstract)
+    lines += [f'left whole on every device: {path}: {why}' for path, why in left_whole.items()]
+    return '\n'.join(lines)
+
+
+COLUMNS = {  # of the table: field of a row of metrics.jsonl -> heading
+    'step': 'step',
+    'loss': 'training loss',
+    'validation_loss': 'validation loss',
+    'validation_perplexity': 'perplexity',
+    'validation_bits_per_byte': 'bits a byte',
+    'validation_accuracy': 'accuracy',
+}
+LINES = 8  # of the table, at most
+
+
+def results(workdir, picture):
+    """The table that a run ends with.
+
+    Args:
+        workdir: folder of the run. picture: path of its curve.
+    """
+    rows = run_log.read_rows(workdir)
+    evaluated = [row for row in rows if 'validation_loss' in row] or rows
+    shown = [name for name in COLUMNS if any(name in row for row in evaluated)]
+    picks = sorted({round(i) for i in np.linspace(0, len(evaluated) - 1, LINES)})
+    table = [[COLUMNS[name] for name in shown]]
+    table += [[f'{evaluated[i].get(name, math.nan):.4g}' for name in shown] for i in picks]
+    widths = [max(map(len, column)) for column in zip(*table)]
+    text = ['  '.join(cell.rjust(width) for cell, width in zip(line, widths)) for line in table]
+    last = evaluated[-1]
+    if 'validation_unigram' in last:
+        below = 1 - last['validation_loss'] / last['validation_unigram']
+        text.append(
+            f'The same tokens cost {last["validation_unigram"]:.3f} by their frequencies alone '
+            f'(unigram cross-entropy): the validation loss is {below:.1%} below.'
+        )
+    rates = [row['tokens_per_second'] for row in rows if 'tokens_per_second' in row]
+    speed = f', {np.median(rates):,.0f} tokens/s' if rates else ''
+    text.append(f'{rows[-1]["seconds"]:.0f} s{speed}; curve: {picture}')
+    return '\n'.join(['', *text])
