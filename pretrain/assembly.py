@@ -1,5 +1,6 @@
 """From a config to the things a command works with: corpus, windows, learner, a saved run."""
 
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -95,6 +96,12 @@ def abstract_state(learner, mesh):
     )
 
 
+def use_compilation_cache(cache):
+    """Keeps compiled programs, unless JAX_COMPILATION_CACHE_DIR names a place already."""
+    if not jax.config.jax_compilation_cache_dir:
+        jax.config.update('jax_compilation_cache_dir', os.path.abspath(f'{cache}/compiled'))
+
+
 class Run(NamedTuple):
     """A trained model read from a run's folder."""
 
@@ -117,6 +124,7 @@ def open_run(folder, config, step=None):
     Raises:
         UserError: something is missing or damaged.
     """
+    use_compilation_cache(config.data.cache)
     tokens = tokenizer.load(Path(folder) / 'tokenizer.model')
     mesh = partitioning.make_mesh(config.mesh)
     learner = make_learner(config, tokens.vocabulary)

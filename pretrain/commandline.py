@@ -1,5 +1,6 @@
 """How the commands read their flags, and how they say what is wrong: one line, exit code 2."""
 
+import difflib
 import errno
 import functools
 import json
@@ -8,7 +9,7 @@ import signal
 import sys
 from pathlib import Path
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from pretrain.errors import UserError
@@ -60,6 +61,9 @@ def _main(main, argv):
         return main(argv)
     except UserError as error:
         _exit(error)
+    except BrokenPipeError:  # the reader of our output, `head` say, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except OSError as error:
         if error.errno not in DISK_ERRORS:
             raise
@@ -76,15 +80,15 @@ def _exit(error):
 def _parse(argv, run_flag):
     if any(a in ('--help', '-h', '--helpshort', '--helpfull') for a in argv):
         return flags.FLAGS(argv)
-    # Libraries chat at absl's default level; --verbosity=0 lets them.
-    flags.FLAGS.set_default('verbosity', -1)
-    argv = _with_saved_config(list(argv), run_flag)
+    argv = sys.argv = _with_saved_config(list(argv), run_flag)  # config_flags reads sys.argv
     try:
         rest = flags.FLAGS(argv)
     except flags.Error as error:
         fail(_one_line(error))
     except (AttributeError, KeyError, TypeError, ValueError, OSError, ImportError) as error:
-        fail(f'--config: {_one_line(error)}')
+        fail(_unknown_key(argv) or f'--config: {_one_line(error)}')
+    if not flags.FLAGS['verbosity'].present:
+        logging.set_verbosity(logging.WARNING)  # libraries chat at absl's default level
     if len(rest) > 1 and rest[1].startswith('-'):
         fail(f'unknown argument {rest[1]!r}')
     return rest
@@ -133,6 +137,32 @@ def _is_config(argv, i):
 
 def _keys(argv):
     return any(a.startswith(('--config.', '-config.')) for a in argv)
+
+
+def _unknown_key(argv):
+    """Names the first --config.KEY that the config does not have, with the nearest; or None."""
+    keys = [a.lstrip('-').split('=')[0] for a in argv if a.startswith(('--config.', '-config.'))]
+    try:
+        sys.argv = [a for a in argv if not a.startswith(('--config.', '-config.'))]
+        flags.FLAGS(sys.argv)
+        known = list(flatten({'config': flags.FLAGS.config.to_dict()}))
+    except Exception:  # the config itself is at fault, and the first error says so
+        return None
+    for key in keys:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, 1)
+            hint = f'did you mean --{near[0]}?' if near else 'see configs/recipe.py'
+            return f'unknown config key --{key}: {hint}'
+    return None
+
+
+def flatten(tree, prefix=''):
+    """{'a': {'b': 1}} -> {'a.b': 1}."""
+    flat = {}
+    for key, value in tree.items():
+        inner = flatten(value, f'{prefix}{key}.') if isinstance(value, dict) else {}
+        flat |= inner or {prefix + key: value}
+    return flat
 
 
 def _one_line(error):

@@ -22,7 +22,9 @@ def check_config(workdir, config, accept_changes):
     path = workdir / 'config.json'
     if not path.exists() or accept_changes:
         return
-    before, now = (flatten(c.to_dict()) for c in (commandline.read_config(path), config))
+    before, now = (
+        commandline.flatten(c.to_dict()) for c in (commandline.read_config(path), config)
+    )
     changed = [
         f'{key} was {before.get(key)!r}, is {now.get(key)!r}'
         for key in sorted(before.keys() | now.keys())
@@ -43,16 +45,6 @@ def check_tokenizer(run, tokens, what):
             f'{str(path)!r}, with which {what}, is not the tokenizer of the corpus: '
             f'set data.tokenizer={path}'
         )
-
-
-def flatten(tree, prefix=''):
-    """{'a': {'b': 1}} -> {'a.b': 1}."""
-    flat = {}
-    for key, value in tree.items():
-        flat |= (
-            flatten(value, f'{prefix}{key}.') if isinstance(value, dict) else {prefix + key: value}
-        )
-    return flat
 
 
 def write(workdir, config, tokens):

@@ -8,7 +8,6 @@ command goes on after a kill); the parameters of the run that `--config.init_fro
 
 import functools
 import json
-import os
 import signal
 import sys
 import time
@@ -60,7 +59,7 @@ def main(argv):
     join_processes()
     first_process = jax.process_index() == 0
     say = print if first_process else lambda *_: None
-    use_compilation_cache(config.data.cache)
+    assembly.use_compilation_cache(config.data.cache)
 
     # What can be wrong is found before anything is written.
     check_counts(config)
@@ -199,12 +198,6 @@ def join_processes():
             'they are counted from 0'
         )
     jax.distributed.initialize(COORDINATOR.value, PROCESSES.value, PROCESS.value)
-
-
-def use_compilation_cache(cache):
-    """Keeps compiled programs, unless JAX_COMPILATION_CACHE_DIR names a place already."""
-    if not jax.config.jax_compilation_cache_dir:
-        jax.config.update('jax_compilation_cache_dir', os.path.abspath(f'{cache}/compiled'))
 
 
 def check_counts(config):

@@ -302,9 +302,9 @@ def test_t5(version):
     moved(peer, stddev=0.1)
     module, params = ours_of(
         peer, T5, encoder_layers=2, decoder_layers=3, width=32, heads=4, head_width=12,
-        feedforward_width=48, norm='rms', norm_epsilon=NORM_EPSILON, biases=False, positions='relative',
-        activation='relu' if old else 'gelu', gated=not old, scale_attention=False, tied=old,
-        scale_logits=old,
+        feedforward_width=48, norm='rms', norm_epsilon=NORM_EPSILON, biases=False,
+        positions='relative', activation='relu' if old else 'gelu', gated=not old,
+        scale_attention=False, tied=old, scale_logits=old,
     )  # fmt: skip
     tokens, real = random_tokens(2, 150), right_padded(150, [150, 131])
     targets = random_tokens(2, 140, seed=1)
