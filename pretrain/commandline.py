@@ -15,6 +15,14 @@ from ml_collections import ConfigDict, config_flags
 from pretrain.errors import UserError
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
+# What a config file, or a key that it does not have, can raise.
+CONFIG_ERRORS = (
+    AttributeError, KeyError, TypeError, ValueError, OSError, ImportError, SyntaxError
+)  # fmt: skip
+KEY_FLAGS = ('--config.', '-config.', '--noconfig.', '-noconfig.')
+
+# Flags defined by a function below belong to the command that calls it, so --help shows them.
+flags.disclaim_key_flags()
 
 
 def define_config(default=None):
@@ -28,9 +36,11 @@ def define_config(default=None):
     Returns:
         absl's FlagHolder; `.value` is a locked ConfigDict.
     """
-    return config_flags.DEFINE_config_file(
+    holder = config_flags.DEFINE_config_file(
         'config', default, 'FILE.py:VARIANT, or the config.json of a run.', lock_config=True
     )
+    flags.declare_key_flag('config')
+    return holder
 
 
 def run(main, flags_of_saved_config=None):
@@ -85,7 +95,7 @@ def _parse(argv, run_flag):
         rest = flags.FLAGS(argv)
     except flags.Error as error:
         fail(_one_line(error))
-    except (AttributeError, KeyError, TypeError, ValueError, OSError, ImportError) as error:
+    except CONFIG_ERRORS as error:
         fail(_unknown_key(argv) or f'--config: {_one_line(error)}')
     if not flags.FLAGS['verbosity'].present:
         logging.set_verbosity(logging.WARNING)  # libraries chat at absl's default level
@@ -106,12 +116,12 @@ def _with_saved_config(argv, run_flag):
                 _exit(error)
             path = os.path.join(run, 'config.json')
     if path is None:
-        if '--config' not in flags.FLAGS or not _keys(argv):
+        if 'config' not in flags.FLAGS or not _keys(argv):
             return argv
         fail('--config is missing: for example --config=configs/gpt.py:tiny')
     if path.endswith('.json'):
         path = f'{__file__}:{path}'
-    elif not os.path.exists(path.split(':')[0]):
+    elif not os.path.isfile(path.split(':')[0]):
         fail(f'--config: there is no file {path.split(":")[0]!r}')
     kept = [a for i, a in enumerate(argv) if not _is_config(argv, i)]
     return [kept[0], f'--config={path}', *kept[1:]]
@@ -136,14 +146,15 @@ def _is_config(argv, i):
 
 
 def _keys(argv):
-    return any(a.startswith(('--config.', '-config.')) for a in argv)
+    return any(a.startswith(KEY_FLAGS) for a in argv)
 
 
 def _unknown_key(argv):
     """Names the first --config.KEY that the config does not have, with the nearest; or None."""
-    keys = [a.lstrip('-').split('=')[0] for a in argv if a.startswith(('--config.', '-config.'))]
+    flags_of_keys = [a.lstrip('-').removeprefix('no') for a in argv if a.startswith(KEY_FLAGS)]
+    keys = [a.split('=')[0] for a in flags_of_keys]
     try:
-        sys.argv = [a for a in argv if not a.startswith(('--config.', '-config.'))]
+        sys.argv = [a for a in argv if not a.startswith(KEY_FLAGS)]
         flags.FLAGS(sys.argv)
         known = list(flatten({'config': flags.FLAGS.config.to_dict()}))
     except Exception:  # the config itself is at fault, and the first error says so
@@ -168,6 +179,9 @@ def flatten(tree, prefix=''):
 def _one_line(error):
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
+    head, of_config_file, _ = text.partition('Error whilst parsing config file:')
+    if of_config_file:  # a whole traceback follows, which ends in 'ValueError: what is wrong'
+        return head + (lines[-1].partition(': ')[2] or lines[-1])
     return lines[0] if lines else type(error).__name__
 
 
@@ -197,7 +211,10 @@ def read_config(path):
         UserError: there is no such file, or it is no JSON object.
     """
     try:
-        return ConfigDict(json.loads(Path(path).read_text()))
+        tree = json.loads(Path(path).read_text())
+        if not isinstance(tree, dict):
+            raise ValueError('it holds no JSON object')
+        return ConfigDict(tree)
     except OSError as error:
         raise UserError(f'cannot read {str(path)!r}: {error.strerror}') from None
     except ValueError as error:

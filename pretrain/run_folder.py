@@ -3,7 +3,7 @@
 import json
 import os
 
-from pretrain import commandline
+from pretrain import commandline, restoration
 from pretrain.data import tokenizer
 from pretrain.data.shards import write_whole
 from pretrain.errors import UserError
@@ -15,7 +15,7 @@ FREE_KEYS = ('name', 'mesh', 'init_from', 'checkpoint.', 'eval.', 'log.', 'sampl
 def check_config(workdir, config, accept_changes):
     """Refuses a workdir that cannot be written, or that holds a run of another config."""
     existing = workdir
-    while not existing.exists():
+    while not os.path.exists(existing):  # unlike Path.exists, not raised where one may not look
         existing = existing.parent
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         raise UserError(f'--workdir: {str(workdir)!r} cannot be written: give another folder')
@@ -45,6 +45,12 @@ def check_tokenizer(run, tokens, what):
             f'{str(path)!r}, with which {what}, is not the tokenizer of the corpus: '
             f'set data.tokenizer={path}'
         )
+
+
+def has_checkpoints(workdir):
+    """Whether a run has saved anything here, whole or not."""
+    folder = workdir / 'checkpoints'
+    return folder.is_dir() and bool(restoration.steps_in(folder))
 
 
 def write(workdir, config, tokens):

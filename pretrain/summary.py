@@ -47,11 +47,13 @@ def results(workdir, picture):
         workdir: folder of the run. picture: path of its curve.
     """
     rows = run_log.read_rows(workdir)
+    if not rows:  # the run had ended before, and its log was taken away
+        return '\nmetrics.jsonl has no rows'
     evaluated = [row for row in rows if 'validation_loss' in row] or rows
     shown = [name for name in COLUMNS if any(name in row for row in evaluated)]
     picks = sorted({round(i) for i in np.linspace(0, len(evaluated) - 1, LINES)})
     table = [[COLUMNS[name] for name in shown]]
-    table += [[f'{evaluated[i].get(name, math.nan):.4g}' for name in shown] for i in picks]
+    table += [[_cell(evaluated[i].get(name, math.nan)) for name in shown] for i in picks]
     widths = [max(map(len, column)) for column in zip(*table)]
     text = ['  '.join(cell.rjust(width) for cell, width in zip(line, widths)) for line in table]
     last = evaluated[-1]
@@ -65,3 +67,7 @@ def results(workdir, picture):
     speed = f', {np.median(rates):,.0f} tokens/s' if rates else ''
     text.append(f'{rows[-1]["seconds"]:.0f} s{speed}; curve: {picture}')
     return '\n'.join(['', *text])
+
+
+def _cell(value):
+    return str(value) if isinstance(value, int) else f'{value:.4g}'  # a step in all its digits

@@ -76,11 +76,16 @@ def main(argv):
     if corpus.total('validation', 'tokens'):
         held_out = assembly.open_windows(config, corpus, 'validation', objective, tail=True)
     run_folder.check_tokenizer(workdir, corpus.tokenizer, 'this run began')
+    abstract = assembly.abstract_state(learner, mesh)
+    given = None
+    if config.init_from and not run_folder.has_checkpoints(workdir):
+        other = Path(config.init_from)
+        given = restore_params(other, abstract['params'])
+        run_folder.check_tokenizer(other, corpus.tokenizer, 'init_from was trained')
     if first_process:
         run_folder.write(workdir, config, corpus.tokenizer)
 
     # The state: resume, then init_from, then scratch.
-    abstract = assembly.abstract_state(learner, mesh)
     shardings = jax.tree.map(lambda x: x.sharding, abstract)
     saved = Checkpoints(workdir / 'checkpoints', config.to_dict(), config.checkpoint.keep)
     start, origin, spent = 0, 'from scratch', 0.0
@@ -91,10 +96,8 @@ def main(argv):
         origin = f'resumed from step {start}'
     else:
         state = jax.jit(lambda: train_step.init_state(learner), out_shardings=shardings)()
-        if config.init_from:
-            other = Path(config.init_from)
-            run_folder.check_tokenizer(other, corpus.tokenizer, 'init_from was trained')
-            state['params'] = restore_params(other, abstract['params'])
+        if given:
+            state['params'] = given
             origin = f'parameters of {config.init_from}'
     say(summary.banner(config, mesh, corpus, reader, learner, abstract, origin))
 

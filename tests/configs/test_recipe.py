@@ -14,7 +14,7 @@ from pretrain.model.config import TransformerConfig
 def test_model_fields_and_defaults_are_those_of_the_transformer():
     fields = {f.name: f.default for f in dataclasses.fields(TransformerConfig)}
     del fields['vocabulary']
-    assert recipe.MODEL == fields
+    assert fields == recipe.MODEL
     assert {k: type(v) for k, v in recipe.MODEL.items()} == {
         k: type(v) for k, v in fields.items()
     }  # a flag takes the type of its default: 0 for 0.0 would refuse --config.model.dropout=0.1

@@ -322,11 +322,11 @@ def test_t5(version):
 
 
 L, ROWS, STEPS, RUN = 15, 6, 5, 8
-PEAK, WARMUP, FINAL, CLIP, DECAY = 3e-3, 2, 0.1, 1.0, 0.1
+PEAK, WARMUP, FINAL, CLIP, DECAY = 1e-2, 2, 0.1, 1.7, 0.1
 # Adam divides by the root of the second moment. The gradient of a key's bias is exactly zero
 # (softmax does not see what is added to all logits of a query), so there it would divide rounding
 # (1e-9) by rounding; this epsilon is far above it and far below gradients that mean something.
-EPSILON = 1e-5
+EPSILON = 1e-4
 
 
 def gpt2_learner(accumulation):
@@ -395,7 +395,9 @@ def test_five_steps_of_adamw(accumulation):
     learner = learner._replace(optimizer=remembering(learner.optimizer))
     start = {'model': to_tree(dict(peer.named_parameters()), GPT2)}
     state = {'params': start, 'optimizer': learner.optimizer.init(start), 'step': jnp.int32(0)}
-    step = jax.jit(functools.partial(train_step.train_step, learner))
+    # Compiled without LLVM's optimizations, in half the time; the sums are the same.
+    quickly = {'xla_backend_optimization_level': 0}
+    step = jax.jit(functools.partial(train_step.train_step, learner), compiler_options=quickly)
 
     groups = [  # matrices and tables are decayed, biases and LayerNorm's gains are not
         {'params': [p for p in peer.parameters() if p.ndim > 1], 'weight_decay': DECAY},
@@ -403,6 +405,7 @@ def test_five_steps_of_adamw(accumulation):
     ]
     adamw = torch.optim.AdamW(groups, lr=PEAK, betas=(0.9, 0.95), eps=EPSILON)
     schedule = torch.optim.lr_scheduler.LambdaLR(adamw, height)
+    norms = []
     for number in range(STEPS):
         windows = padded_windows(seed=number)
         state, measured = step(state, windows)
@@ -416,15 +419,16 @@ def test_five_steps_of_adamw(accumulation):
         assert_trees_equal(
             state['optimizer'][0]['model'], gradients, lambda x: 1e-4 * np.abs(x).max() + 1e-7
         )
-        norm = torch.nn.utils.clip_grad_norm_(peer.parameters(), CLIP).item()
-        assert norm > 1.3 * CLIP, 'the clip must bite for this to test it'
-        assert float(measured['gradient_norm']) == pytest.approx(norm, rel=1e-5)
+        norms.append(torch.nn.utils.clip_grad_norm_(peer.parameters(), CLIP).item())
+        assert float(measured['gradient_norm']) == pytest.approx(norms[-1], rel=1e-5)
         adamw.step()
         schedule.step()
 
+    # Adam hardly sees the scale of gradients: a wrong clip shows beside steps that need none.
+    assert min(norms) < 0.9 * CLIP < 1.1 * CLIP < max(norms)
     theirs = to_tree(dict(peer.named_parameters()), GPT2)
     move = theirs['token_embedding']['table'] - start['model']['token_embedding']['table']
-    assert np.abs(move).max() > 500e-5  # so that a five-hundredth of what they moved would show
+    assert np.abs(move).max() > 1e-2  # so that a thousandth of what they moved would show
     assert_trees_equal(state['params']['model'], theirs, lambda x: 1e-5)
 
 

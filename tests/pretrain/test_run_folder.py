@@ -1,0 +1,148 @@
+"""What a run's folder must be before a run may begin or go on in it."""
+
+import contextlib
+import json
+import os
+
+import pytest
+
+from configs import gpt
+from pretrain import commandline, run_folder
+from pretrain.data import tokenizer
+from pretrain.errors import UserError
+
+
+@pytest.fixture
+def config():
+    return gpt.get_config('tiny,smoke')
+
+
+@pytest.fixture(scope='module')
+def tokens():
+    return tokenizer.train(['the river and the hill of the old city'] * 20, 280)
+
+
+@pytest.fixture
+def run(tmp_path, config, tokens):
+    """The folder of a run that has begun."""
+    run_folder.write(tmp_path / 'run', config, tokens)
+    return tmp_path / 'run'
+
+
+@contextlib.contextmanager
+def unprivileged():
+    """Root may write anywhere; another user may not."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.setresuid(65534, 65534, 0)
+    try:
+        yield
+    finally:
+        os.setresuid(0, 0, 0)
+
+
+def test_write_and_read_back(run, config, tokens):
+    assert sorted(p.name for p in run.iterdir()) == ['config.json', 'tokenizer.model']
+    assert commandline.read_run_config(run).to_dict() == config.to_dict()
+    assert json.loads((run / 'config.json').read_text())['model']['width'] == 32
+    assert tokenizer.load(run / 'tokenizer.model').digest == tokens.digest
+
+
+def test_the_same_config_goes_on(run, config):
+    run_folder.check_config(run, config, accept_changes=False)
+
+
+def test_a_new_folder_is_fine_and_not_made_yet(tmp_path, config):
+    run_folder.check_config(tmp_path / 'a' / 'b', config, accept_changes=False)
+    run_folder.check_config(tmp_path, config, accept_changes=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_free_keys_may_change(run, config):
+    """Where a run runs and how often it reports does not decide what it computes."""
+    config.name = 'other'
+    config.mesh = 'fsdp=-1'
+    config.init_from = 'runs/other'
+    config.checkpoint.update(every=7, keep=9)
+    config.eval.update(every=7, windows=9)
+    config.log.every = 7
+    config.sample.update(prompt='x', tokens=1)
+    config.data.cache = 'elsewhere'
+    run_folder.check_config(run, config, accept_changes=False)
+
+
+@pytest.mark.parametrize(
+    ('key', 'value', 'says'),
+    [
+        ('steps', 21, 'steps was 20, is 21'),
+        ('seed', 1, 'seed was 0, is 1'),
+        ('batch_size', 16, 'batch_size was 8, is 16'),
+        ('accumulation', 2, 'accumulation was 1, is 2'),
+        ('model.width', 64, 'model.width was 32, is 64'),
+        ('objective.length', 16, 'objective.length was 32, is 16'),
+        ('data.source', 'text:x', "data.source was 'wikipedia:excerpt', is 'text:x'"),
+        ('optimizer.schedule.warmup', 3.0, 'optimizer.schedule.warmup was 2.0, is 3.0'),
+    ],
+)
+def test_all_else_is_refused_and_named(run, config, key, value, says):
+    config.update_from_flattened_dict({key: value, 'log.every': 77})
+    with pytest.raises(UserError, match=r'holds a run of another config \(') as error:
+        run_folder.check_config(run, config, accept_changes=False)
+    assert f'({says}): give another --workdir, or --accept_changes' in str(error.value)
+    run_folder.check_config(run, config, accept_changes=True)
+
+
+def test_several_changes_and_keys_that_only_one_config_has(run, config):
+    config.seed = 3
+    config.objective.new = True
+    del config.model['gated']
+    with pytest.raises(UserError) as error:
+        run_folder.check_config(run, config, accept_changes=False)
+    changes = 'model.gated was False, is None; objective.new was None, is True; seed was 0, is 3'
+    assert f'({changes})' in str(error.value)
+
+
+def test_a_damaged_config_is_named(run, config):
+    (run / 'config.json').write_text('{"steps": ')
+    with pytest.raises(UserError, match=r"config.json' is no config"):
+        run_folder.check_config(run, config, accept_changes=False)
+
+
+def test_a_file_in_the_way(tmp_path, config, tokens):
+    (tmp_path / 'file').write_text('')
+    for workdir in (tmp_path / 'file', tmp_path / 'file' / 'run'):
+        with pytest.raises(UserError, match=r'file.* cannot be written: give another folder'):
+            run_folder.check_config(workdir, config, accept_changes=True)
+        # The folder can also be lost after the check.
+        with pytest.raises(UserError, match=r"--workdir: cannot write '.*file"):
+            run_folder.write(workdir, config, tokens)
+
+
+@pytest.mark.parametrize('mode', [0o555, 0o000])
+@pytest.mark.parametrize('inside', ['.', 'run', 'a/b'])
+def test_a_folder_that_may_not_be_written(tmp_path, config, mode, inside):
+    locked = tmp_path / 'locked'
+    locked.mkdir()
+    locked.chmod(mode)
+    try:
+        with unprivileged(), pytest.raises(UserError, match=r'locked.* cannot be written'):
+            run_folder.check_config(locked / inside, config, accept_changes=True)
+    finally:
+        locked.chmod(0o755)
+
+
+def test_tokenizer(run, tokens, tmp_path):
+    run_folder.check_tokenizer(run, tokens, 'this run began')
+    run_folder.check_tokenizer(tmp_path / 'no run', tokens, 'this run began')
+    other = tokenizer.train(['the ripe and the chill of the cold vine'] * 20, 280)
+    with pytest.raises(UserError) as error:
+        run_folder.check_tokenizer(run, other, 'this run began')
+    path = run / 'tokenizer.model'
+    assert str(error.value) == (
+        f"'{path}', with which this run began, is not the tokenizer of the corpus: "
+        f'set data.tokenizer={path}'
+    )
+    path.write_bytes(b'nonsense')
+    with pytest.raises(UserError, match='is no SentencePiece model'):
+        run_folder.check_tokenizer(run, tokens, 'this run began')
