@@ -10,12 +10,19 @@
 | gpt2_124m ... gpt2_1558m | 8 GPUs or a TPU slice | not measured | none published for this text |
 | gpt3_125m ... gpt3_175b | pods | not measured | see the paper, figure 3.1 |
 
-Any of them with `,smoke` behind it runs in seconds. GPT-2's learning rates and number of steps are
-not published: those of the GPT-3 model of the nearest size and 300,000 steps stand in for them.
-GPT-3's table 2.1 contradicts itself for XL (24 heads of 128 are not 2048) and 13B (a width of 5140
-is not 40 x 128): 16 heads and 5120 are used. Its band width and which layers are local are not
-published: every second layer sees 256 tokens. Its batch ramp is left out: the batch is full from
-the first step.
+Any of them with `,smoke` behind it runs in seconds. The papers' sizes have the papers' embedding
+table whatever the tokenizer; a corpus that is large enough fills it, for example
+
+    --config.data.source=wikipedia:enwiki-latest-pages-articles.xml.bz2 \\
+    --config.data.vocabulary_size=50157
+
+(100 sentinels more make GPT-2's 50,257; the embedded excerpt has text for 27,844 pieces at most).
+
+GPT-2's learning rates and number of steps are not published: those of the GPT-3 model of the
+nearest size and 300,000 steps stand in for them. GPT-3's table 2.1 contradicts itself for XL (24
+heads of 128 are not 2048) and 13B (a width of 5140 is not 40 x 128): 16 heads and 5120 are used.
+Its band width and which layers are local are not published: every second layer sees 256 tokens.
+Its batch ramp is left out: the batch is full from the first step.
 """
 
 from configs.recipe import recipe, select
@@ -97,14 +104,13 @@ def modern():
 def gpt2(layers, width, heads, learning_rate):
     """A published size of GPT-2: 512 windows of 1024 tokens a step."""
     config = gpt(layers, width, heads, length=1024)
-    config.data.vocabulary_size = 50157  # with the 100 sentinels GPT-2's 50,257
     config.data.tokenizer_megabytes = 100.0
     config.data.validation_fraction = 0.005
     config.data.shard_megabytes = 64.0
     config.steps = 300_000
     config.batch_size = 512
     config.accumulation = 16
-    config.model.update(dtype='bfloat16', remat='dots')
+    config.model.update(vocabulary=50257, dtype='bfloat16', remat='dots')
     config.optimizer.learning_rate = learning_rate
     config.optimizer.schedule.warmup = 2000.0
     return config
@@ -115,6 +121,7 @@ def gpt3(layers, width, heads, batch, learning_rate, mesh):
     config = gpt2(layers, width, heads, learning_rate)
     length = 2048
     config.objective.length = config.model.max_positions = length
+    config.model.vocabulary = 50304  # divisible, for tensor parallelism
     config.model.update(attention_window=256, window_every=2, window_offset=1, remat='full')
     config.batch_size = batch
     config.accumulation = 1

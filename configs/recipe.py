@@ -5,6 +5,7 @@ import difflib
 from ml_collections import ConfigDict
 
 MODEL = {  # what each field does stands in pretrain/model/config.py
+    'vocabulary': 0,
     'encoder_layers': 0,
     'decoder_layers': 0,
     'width': 768,
@@ -142,6 +143,7 @@ def smoke(config):
         if model[stack]:
             model[stack] = 2
     grouped = 0 < model.kv_heads < model.heads
+    model.vocabulary = 0
     model.width, model.heads, model.head_width, model.feedforward_width = 32, 4, 8, 64
     model.kv_heads = 2 if grouped else 0
     if model.attention_window:

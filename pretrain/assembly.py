@@ -65,8 +65,15 @@ def make_transformer(config, vocabulary):
                 f'objective.length={length} is more than model.max_positions='
                 f'{model.max_positions}: make one of them fit the other'
             )
+    fields = config.model.to_dict()
+    rows = fields.get('vocabulary') or vocabulary.table_size
+    if rows < vocabulary.size:
+        raise UserError(
+            f'model.vocabulary={rows} is less than the {vocabulary.size} ids of the tokenizer: '
+            'set it to 0, or data.vocabulary_size lower'
+        )
     try:
-        fields = TransformerConfig(vocabulary=vocabulary.table_size, **config.model.to_dict())
+        fields = TransformerConfig(**(fields | {'vocabulary': rows}))
     except TypeError as error:
         raise UserError(f'model: {str(error).split("() ")[-1]}') from None
     return Transformer(fields)

@@ -23,7 +23,7 @@ from pretrain.errors import UserError
 class TransformerConfig:
     """The shape and the manners of a transformer; the fields of `model` in a recipe.
 
-    vocabulary: rows of the embedding table (not in a recipe: the tokenizer says it).
+    vocabulary: rows of the embedding table; in a recipe 0 means as many as the tokenizer needs.
     encoder_layers, decoder_layers: 0 leaves the stack out; both make an encoder-decoder.
     width: D. heads: H. head_width: K, 0 means width / heads. feedforward_width: F, 0 means 4 D.
     kv_heads: keys and values shared by groups of heads (grouped-query attention); 0 means heads.
