@@ -72,16 +72,21 @@ def gpt(layers, width, heads, length):
 
 
 def tiny():
-    """Four layers of 256 on the embedded excerpt of Wikipedia."""
-    config = gpt(layers=4, width=256, heads=4, length=128)
-    config.steps = 600
+    """Four layers of 192 on the embedded excerpt of Wikipedia, for less than an epoch.
+
+    With Muon: at equal steps AdamW (rates 2e-3 and 4e-3) ended 0.28 nats and more behind it
+    (500 steps, one run each, 2026-11-22).
+    """
+    config = gpt(layers=4, width=192, heads=3, length=128)
+    config.steps = 400
     config.batch_size = 8
-    config.optimizer.learning_rate = 2e-3
-    config.optimizer.schedule.warmup = 60.0
+    config.optimizer.name = 'muon'
+    config.optimizer.learning_rate = 4e-3
+    config.optimizer.schedule.warmup = 40.0
     config.checkpoint.every = 200
     config.eval.every = 100
     config.eval.windows = 0
-    config.log.every = 10
+    config.log.every = 5
     return config
 
 
@@ -94,8 +99,8 @@ def modern():
         positions='rotary',
         activation='silu',
         gated=True,
-        feedforward_width=688,  # 8/3 of the width: three matrices as large as two of 4 x
-        kv_heads=2,
+        feedforward_width=512,  # 8/3 of the width: three matrices as large as two of 4 x
+        kv_heads=1,
         query_key_norm=True,
     )
     return config
