@@ -14,6 +14,9 @@ happens to the machine happens to both. A block ends by waiting for the device. 
 
 - step: seconds of a step, from the blocks: median (least to most). A wide range means that the
   machine was not quiet; the load average before and after is printed with it.
+- CPU s: seconds of all cores that a step used, median. On a CPU, where this is far below the cores
+  times the step, others had the cores, and threads that wait for each other lost more than their
+  share: measure again, or on one core (`taskset -c 0 python -m ...`), where CPU s can be compared.
 - speed against the peer: the peer's seconds over ours, each block against the one beside it; the
   median (least to most) of these. Above 1 ours is faster. This is the number to quote.
 - first step: with compilation, which is nothing for an eager peer. No compilation cache is used.
@@ -222,25 +225,26 @@ def make_peer(flags, device, tokens_NxBxW):
 
 
 def timed(side, steps):
-    """(seconds a step, the last loss)."""
-    began = time.perf_counter()
+    """(seconds a step, seconds of all cores a step, the last loss)."""
+    began, used = time.perf_counter(), time.process_time()
     loss = side.run(steps)
-    return (time.perf_counter() - began) / steps, loss
+    return (time.perf_counter() - began) / steps, (time.process_time() - used) / steps, loss
 
 
 def measure(sides, flags):
     """Runs the sides in turn: {name: {'first_step', 'steps' (a number a block), 'losses', ...}}."""
     rows = {}
     for name, side in sides.items():
-        seconds, loss = timed(side, 1)
-        rows[name] = {'first_step': seconds, 'losses': [loss], 'steps': []}
+        seconds, _, loss = timed(side, 1)
+        rows[name] = {'first_step': seconds, 'losses': [loss], 'steps': [], 'cpu_steps': []}
         timed(side, flags.block)  # warm-up
     for _ in range(max(1, flags.steps // flags.block)):
         for name, side in sides.items():
-            seconds, loss = timed(side, flags.block)
+            seconds, used, _ = timed(side, flags.block)
             rows[name]['steps'].append(seconds)
+            rows[name]['cpu_steps'].append(used)
     for name, side in sides.items():
-        rows[name]['losses'].append(timed(side, 1)[1])
+        rows[name]['losses'].append(timed(side, 1)[2])
         rows[name]['peak_memory'] = side.peak_memory()
     return rows
 
@@ -266,8 +270,8 @@ def span(values, digits=3):
 def table(rows, speed):
     """The results as Markdown."""
     lines = [
-        '| | first step, s | step, s: median (range) | tokens/s | TFLOP/s | MFU | GiB | loss |',
-        '|---|---|---|---|---|---|---|---|',
+        '| | first step, s | step, s (range) | CPU s | tokens/s | TFLOP/s | MFU | GiB | loss |',
+        '|---|---|---|---|---|---|---|---|---|',
     ]
     for name, row in rows.items():
         mfu = f'{100 * row["mfu"]:.1f} %' if row['mfu'] else '-'
@@ -275,7 +279,7 @@ def table(rows, speed):
         losses = ' -> '.join(f'{x:.3f}' for x in row['losses'])
         lines.append(
             f'| {name} | {row["first_step"]:.1f} | {span(row["steps"], 4)} '
-            f'| {row["tokens_per_second"]:,.0f} | {row["flops_per_second"] / 1e12:.3f} | {mfu} '
+            f'| {statistics.median(row["cpu_steps"]):.3f} | {row["tokens_per_second"]:,.0f} | {row["flops_per_second"] / 1e12:.3f} | {mfu} '
             f'| {memory} | {losses} |'
         )
     if speed:

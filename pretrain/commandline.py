@@ -36,11 +36,9 @@ def define_config(default=None):
     Returns:
         absl's FlagHolder; `.value` is a locked ConfigDict.
     """
-    holder = config_flags.DEFINE_config_file(
+    return config_flags.DEFINE_config_file(
         'config', default, 'FILE.py:VARIANT, or the config.json of a run.', lock_config=True
     )
-    flags.declare_key_flag('config')
-    return holder
 
 
 def run(main, flags_of_saved_config=None):

@@ -59,9 +59,10 @@ def results(workdir, picture):
     last = evaluated[-1]
     if 'validation_unigram' in last:
         below = 1 - last['validation_loss'] / last['validation_unigram']
+        side = 'below' if below >= 0 else 'above'
         text.append(
             f'The same tokens cost {last["validation_unigram"]:.3f} by their frequencies alone '
-            f'(unigram cross-entropy): the validation loss is {below:.1%} below.'
+            f'(unigram cross-entropy): the validation loss is {abs(below):.1%} {side}.'
         )
     rates = [row['tokens_per_second'] for row in rows if 'tokens_per_second' in row]
     speed = f', {np.median(rates):,.0f} tokens/s' if rates else ''

@@ -111,6 +111,7 @@ def test_a_damaged_config_is_named(run, config):
 
 def test_a_file_in_the_way(tmp_path, config, tokens):
     (tmp_path / 'file').write_text('')
+    (tmp_path / 'file').chmod(0o755)  # it may be written and, like a folder, be executed
     for workdir in (tmp_path / 'file', tmp_path / 'file' / 'run'):
         with pytest.raises(UserError, match=r'file.* cannot be written: give another folder'):
             run_folder.check_config(workdir, config, accept_changes=True)

@@ -68,7 +68,7 @@ def test_without_validation(tmp_path):
 def test_one_row(tmp_path):
     lines = results(tmp_path, [validated(1, 8.5)])
     assert len(lines) == 5
-    assert 'the validation loss is -6.2% below' in lines[3]
+    assert 'the validation loss is 6.2% above' in lines[3]
 
 
 def test_a_long_run_shows_eight_rows_with_the_first_and_the_last(tmp_path):
