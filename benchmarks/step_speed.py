@@ -279,8 +279,8 @@ def table(rows, speed):
         losses = ' -> '.join(f'{x:.3f}' for x in row['losses'])
         lines.append(
             f'| {name} | {row["first_step"]:.1f} | {span(row["steps"], 4)} '
-            f'| {statistics.median(row["cpu_steps"]):.3f} | {row["tokens_per_second"]:,.0f} | {row["flops_per_second"] / 1e12:.3f} | {mfu} '
-            f'| {memory} | {losses} |'
+            f'| {statistics.median(row["cpu_steps"]):.3f} | {row["tokens_per_second"]:,.0f} '
+            f'| {row["flops_per_second"] / 1e12:.3f} | {mfu} | {memory} | {losses} |'
         )
     if speed:
         word = 'faster' if statistics.median(speed) > 1 else 'slower'
@@ -302,7 +302,7 @@ def device_name(device):
     if info.exists():
         models = [x for x in info.read_text().splitlines() if x.startswith('model name')]
         name = models[0].split(':', 1)[1].strip() if models else name
-    return f'{name}, {cores} cores'
+    return f'{name}, {cores} core{"s" * (cores > 1)}'
 
 
 def version(package):

@@ -209,6 +209,8 @@ def check_counts(config):
         value = functools.reduce(lambda c, key: c[key], name.split('.'), config)
         if value < 1:
             raise UserError(f'{name}={value} must be at least 1')
+    if config.eval.windows < 0:
+        raise UserError(f'eval.windows={config.eval.windows} must be at least 0, which means all')
 
 
 def check_batch(config, mesh):

@@ -13,6 +13,7 @@ import configs
 from configs import gpt
 from objectives import contract
 from pretrain import assembly
+from pretrain.errors import UserError
 from pretrain.model import transformer
 from pretrain.schedules import make_schedule
 
@@ -35,7 +36,7 @@ GPT3 = {  # parameters, layers, width, heads, tokens of a batch, peak (Brown et 
 }
 VARIANTS = ['tiny', 'modern', *GPT2, *GPT3]
 SIZES = {  # all that `,smoke` may change of a model
-    'decoder_layers', 'width', 'heads', 'head_width', 'kv_heads', 'feedforward_width',
+    'vocabulary', 'decoder_layers', 'width', 'heads', 'head_width', 'kv_heads', 'feedforward_width',
     'attention_window', 'max_positions',
 }  # fmt: skip
 
@@ -48,7 +49,8 @@ def vocabulary(size=GPT2_VOCABULARY):
     )
 
 
-def parameters(config, vocabulary_size=GPT2_VOCABULARY):
+def parameters(config, vocabulary_size=8320):
+    """How many a model has with a tokenizer of this many ids."""
     module = assembly.make_transformer(config, vocabulary(vocabulary_size))
     shapes = jax.eval_shape(lambda: transformer.init(module, jax.random.key(0)))
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
@@ -72,7 +74,8 @@ def test_smoke_is_small_and_of_the_same_kind(variant):
     assert (cut.model.width, cut.model.heads) == (32, 4)
     assert cut.objective.length * cut.batch_size * cut.steps <= 10_000
     assert cut.model.max_positions >= cut.objective.length
-    assert parameters(cut, 8320) < 500_000
+    assert parameters(cut) < 500_000
+    assert cut.model.vocabulary == 0  # the table has the size of the tokenizer
     assert {k for k in whole.model if cut.model[k] != whole.model[k]} <= SIZES
     # Grouped queries stay grouped and local layers local, one of the two and narrow enough to bite.
     assert (0 < cut.model.kv_heads < cut.model.heads) == (whole.model.kv_heads > 0)
@@ -102,9 +105,8 @@ def test_gpt2_sizes(variant):
     assert config.model.heads == heads
     assert config.objective.length == config.model.max_positions == 1024
     assert config.batch_size == 512
-    # SentencePiece's pieces and 100 sentinels are as many ids as GPT-2 has.
-    assert config.data.vocabulary_size + 100 == GPT2_VOCABULARY
-    assert parameters(config) == count
+    # The table is GPT-2's, however few pieces the tokenizer has.
+    assert parameters(config, 8320) == parameters(config, GPT2_VOCABULARY) == count
 
 
 @pytest.mark.parametrize('variant', GPT3)
@@ -116,6 +118,9 @@ def test_gpt3_sizes(variant):
     assert config.objective.length == config.model.max_positions == 2048
     assert config.optimizer.learning_rate == peak
     assert parameters(config) == pytest.approx(count, rel=0.03)
+    # Rows for all of GPT-2's ids, and such as a mesh can split.
+    assert GPT2_VOCABULARY <= config.model.vocabulary < GPT2_VOCABULARY + 128
+    assert config.model.vocabulary % 64 == 0
     assert config.batch_size * 2048 == pytest.approx(batch, rel=0.05)
     assert config.batch_size * 2048 * config.steps == pytest.approx(300e9, rel=0.01)
     # Every second layer is local, the first is not.
@@ -170,13 +175,25 @@ def test_gpt3_schedule_in_tokens(variant, monkeypatch):
 
 def test_modern_is_as_large_as_tiny():
     tiny, modern = gpt.get_config('tiny'), gpt.get_config('modern')
-    assert parameters(modern, 8320) == pytest.approx(parameters(tiny, 8320), rel=0.06)
+    assert parameters(modern) == pytest.approx(parameters(tiny), rel=0.1)
+    # Three matrices of the gated feed-forward are as large as two of four times the width.
     model = modern.model
+    assert 3 * model.feedforward_width == pytest.approx(2 * 4 * tiny.model.width, rel=0.02)
     assert (model.norm, model.positions, model.activation) == ('rms', 'rotary', 'silu')
     assert model.gated
     assert not model.biases
     assert 0 < model.kv_heads < model.heads
     assert modern.optimizer.to_dict() == tiny.optimizer.to_dict()
+
+
+def test_a_tokenizer_that_the_table_cannot_hold_is_refused():
+    with pytest.raises(UserError, match=r'model\.vocabulary=50257 is less than the 50258 ids'):
+        parameters(gpt.get_config('gpt2_124m'), GPT2_VOCABULARY + 1)
+
+
+def test_the_table_of_tiny_is_as_large_as_its_tokenizer():
+    config = gpt.get_config('tiny')
+    assert parameters(config, 8320) - parameters(config, 320) == 8000 * config.model.width
 
 
 def test_tiny_ends_on_a_checkpoint_and_an_evaluation():

@@ -25,8 +25,10 @@ def tokens():
 @pytest.fixture
 def run(tmp_path, config, tokens):
     """The folder of a run that has begun."""
-    run_folder.write(tmp_path / 'run', config, tokens)
-    return tmp_path / 'run'
+    folder = tmp_path / 'runs' / 'run'
+    for _ in range(2):  # a run that goes on writes them again
+        run_folder.write(folder, config, tokens)
+    return folder
 
 
 @contextlib.contextmanager
@@ -147,3 +149,13 @@ def test_tokenizer(run, tokens, tmp_path):
     path.write_bytes(b'nonsense')
     with pytest.raises(UserError, match='is no SentencePiece model'):
         run_folder.check_tokenizer(run, tokens, 'this run began')
+
+
+def test_has_checkpoints(tmp_path):
+    assert not run_folder.has_checkpoints(tmp_path)
+    (tmp_path / 'checkpoints').mkdir()
+    assert not run_folder.has_checkpoints(tmp_path)
+    (tmp_path / 'checkpoints' / '7.orbax-checkpoint-tmp').mkdir()  # left by a kill
+    assert not run_folder.has_checkpoints(tmp_path)
+    (tmp_path / 'checkpoints' / '20').mkdir()
+    assert run_folder.has_checkpoints(tmp_path)

@@ -105,8 +105,10 @@ def facts():
     corpus = SimpleNamespace(folder='cache/x-1', total=lambda split, name: totals[split])
     shape = jax.ShapeDtypeStruct((8, 4), np.float32)
     table = {'model': {'token_embedding': {'table': shape}}}
+    config = gpt.get_config('tiny')
+    config.update(steps=600, batch_size=8)
     return SimpleNamespace(
-        config=gpt.get_config('tiny'),
+        config=config,
         corpus=corpus,
         totals=totals,
         abstract={'params': table, 'optimizer': shape},
