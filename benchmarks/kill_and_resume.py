@@ -59,7 +59,9 @@ def main():
             os.killpg(process.pid, signal.SIGKILL)
             _, err = process.communicate()
             steps = [row['step'] for row in run_log.read_rows(folder / 'victim')]
-            print(f'kill {kill + 1:2} after {moment:5.1f} s: {steps[-1] if steps else 0} steps logged')
+            print(
+                f'kill {kill + 1:2} after {moment:5.1f} s: {steps[-1] if steps else 0} steps logged'
+            )
         else:
             survived += 1
             if process.returncode:

@@ -43,6 +43,8 @@ MODEL = {  # what each field does stands in pretrain/model/config.py
     'residual_scale': False,
     'dropout': 0.0,
     'attention_dropout': 0.0,
+    'dropout_inside': False,
+    'dropout_final': False,
     'dropout_broadcast': False,
     'dtype': 'float32',
     'remat': 'none',

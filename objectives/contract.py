@@ -47,7 +47,7 @@ class Windows(NamedTuple):
 
     tokens_BxW: token ids, pad where `documents` is PADDING.
     sentences_BxW: sentence numbers, counted from 0 inside each window; PADDING where padded.
-    documents_BxW: document numbers, unique in the corpus; PADDING where padded.
+    documents_BxW: document numbers, unique in the split that is read; PADDING where padded.
     numbers_B: the window's number in the run; random choices of a row are keyed by it, so that
         they do not depend on the batch the row stands in.
     """

@@ -28,9 +28,10 @@ def peak(device, dtype):
 def training_flops(config, batch, length, predicted):
     """Model FLOPs of one training step: forward, and twice as much backward.
 
-    Matrix products only, as in PaLM (Chowdhery et al. 2022, appendix B): what remat computes
-    again does not count, nor does the masked half of attention get a discount; the embedding
-    look-up is free, and only predicted positions meet the vocabulary.
+    Matrix products only, as in PaLM (Chowdhery et al. 2022, appendix B): what remat computes again
+    does not count, nor does the masked half of attention get a discount (a local layer counts the
+    keys in its window, whatever the program computes); the embedding look-up is free, and only
+    predicted positions meet the vocabulary.
 
     Args:
         config: TransformerConfig.

@@ -39,7 +39,7 @@ RULES = (
     (r'(query|key|value|up|gate)/bias$', P('tensor')),
     (r'(out|down)/kernel$', P('tensor', 'fsdp')),
     (r'logits/kernel$', P('fsdp', 'tensor')),
-    (r'logits/bias$', P('tensor')),
+    (r'head/bias$', P('tensor')),
     (r'kernel$', P('fsdp', None)),
 )
 
@@ -214,7 +214,7 @@ def unsharded(mesh: Mesh, abstract_state) -> dict[str, str]:
         mesh, abstract_state: as for `state_shardings`.
 
     Returns:
-        {'head/logits/bias': '50257 does not divide by tensor=2'}, empty when all fit.
+        {'head/bias': '50257 does not divide by tensor=2'}, empty when all fit.
     """
     specs = _parameter_specs(mesh, abstract_state)
     return {path: '; '.join(whole) for path, (_, _, whole) in specs.items() if whole}

@@ -1,5 +1,6 @@
 """A run's folder: what it holds, and whether a run may go on in it."""
 
+import fcntl
 import json
 import os
 
@@ -47,6 +48,43 @@ def check_tokenizer(run, tokens, what):
         )
 
 
+def check_corpus(workdir, digest, corpus):
+    """Refuses to go on with a corpus that is not the one that the run has read so far."""
+    if digest != corpus.digest:
+        raise UserError(
+            f'the text of {corpus.manifest["source"]} is not what {str(workdir)!r} was trained on '
+            'so far: put it back, give another --workdir, or --accept_changes'
+        )
+
+
+def of_checkpoint(path):
+    """The run's folder, given it, its folder of checkpoints or one of those."""
+    folder, _ = restoration.find(path)
+    return folder.parent if folder.name == 'checkpoints' else folder
+
+
+def lock(workdir):
+    """Keeps a second run from writing into this folder, until the file it returns is closed.
+
+    The system lets go of it when the process ends, however it ends.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        file = open(workdir / '.lock', 'w')
+    except OSError as error:
+        raise _unwritable(workdir, error) from None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(
+            f'another process is training in {str(workdir)!r}: wait for it, or give another '
+            '--workdir'
+        ) from None
+    except OSError:  # a file system without locks
+        pass
+    return file
+
+
 def has_checkpoints(workdir):
     """Whether a run has saved anything here, whole or not."""
     folder = workdir / 'checkpoints'
@@ -62,4 +100,8 @@ def write(workdir, config, tokens):
         with write_whole(workdir / 'tokenizer.model') as file:
             file.write(tokens.model)
     except OSError as error:
-        raise UserError(f'--workdir: cannot write {str(workdir)!r}: {error.strerror}') from None
+        raise _unwritable(workdir, error) from None
+
+
+def _unwritable(workdir, error):
+    return UserError(f'--workdir: cannot write {str(workdir)!r}: {error.strerror}')

@@ -76,4 +76,4 @@ def _event_writer(workdir, start):
     except ImportError:
         print('tensorboardX is not installed: no TensorBoard events (metrics.jsonl has it all)')
         return None
-    return SummaryWriter(str(workdir), purge_step=start + 1 if start else None)
+    return SummaryWriter(str(workdir), purge_step=start + 1)

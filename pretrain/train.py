@@ -8,6 +8,7 @@ command goes on after a kill); the parameters of the run that `--config.init_fro
 
 import functools
 import json
+import math
 import signal
 import sys
 import time
@@ -79,14 +80,13 @@ def main(argv):
     abstract = assembly.abstract_state(learner, mesh)
     given = None
     if config.init_from and not run_folder.has_checkpoints(workdir):
-        other = Path(config.init_from)
-        given = restore_params(other, abstract['params'])
+        given = restore_params(config.init_from, abstract['params'])
+        other = run_folder.of_checkpoint(config.init_from)
         run_folder.check_tokenizer(other, corpus.tokenizer, 'init_from was trained')
-    if first_process:
-        run_folder.write(workdir, config, corpus.tokenizer)
 
     # The state: resume, then init_from, then scratch.
     shardings = jax.tree.map(lambda x: x.sharding, abstract)
+    lock = run_folder.lock(workdir) if first_process else None  # until this process ends
     saved = Checkpoints(workdir / 'checkpoints', config.to_dict(), config.checkpoint.keep)
     start, origin, spent = 0, 'from scratch', 0.0
     restored = saved.restore(abstract)
@@ -94,11 +94,15 @@ def main(argv):
         state, progress = restored
         start, spent = progress['step'], progress['seconds']
         origin = f'resumed from step {start}'
+        if not ACCEPT_CHANGES.value:
+            run_folder.check_corpus(workdir, progress['corpus'], corpus)
     else:
         state = jax.jit(lambda: train_step.init_state(learner), out_shardings=shardings)()
         if given:
             state['params'] = given
             origin = f'parameters of {config.init_from}'
+    if first_process:
+        run_folder.write(workdir, config, corpus.tokenizer)
     say(summary.banner(config, mesh, corpus, reader, learner, abstract, origin))
 
     # The programs.
@@ -146,7 +150,8 @@ def main(argv):
                 state, measured = update(state, batch)
                 if pending:
                     finish(*pending)
-                last, stopped = step == config.steps, saved.preempted(step)
+                last = step == config.steps
+                stopped = saved.preempted(step) and not last
                 pending = step, measured, last or step % config.log.every == 0
                 if first_process:
                     log.advance()
@@ -165,7 +170,14 @@ def main(argv):
                     finish(step, measured, pending[2] or evaluating, scores)
                     pending = None
                 if saving:
-                    progress = {'step': step, 'seconds': spent + time.time() - began}
+                    # The step's own loss is that of the parameters before it: these are new.
+                    trial = scores or evaluation.evaluate(
+                        evaluate, state['params'], reader, part, mesh, windows=part
+                    )
+                    if not math.isfinite(trial['loss']):
+                        stop_not_finite(workdir, config, reader, step, trial, first_process)
+                    seconds = spent + time.time() - began
+                    progress = {'step': step, 'seconds': seconds, 'corpus': corpus.digest}
                     saved.save(state, step, progress, scores and scores['loss'])
                     clock.update(step=step, time=time.time())
                 if stopped:
@@ -183,6 +195,8 @@ def main(argv):
             say(f'stopped after step {step} of {config.steps}, saved; the same command goes on')
         else:
             say(summary.results(workdir, picture))
+    if lock:
+        lock.close()
     if stopped:
         sys.exit(128 + signal.SIGTERM)
     if config.sample.tokens and config.sample.prompt and jax.process_count() == 1:
@@ -205,12 +219,14 @@ def join_processes():
 
 def check_counts(config):
     """Refuses intervals and counts that no loop can keep."""
-    for name in ('batch_size', 'accumulation', 'checkpoint.every', 'eval.every', 'log.every'):
+    least = dict.fromkeys(
+        ('batch_size', 'accumulation', 'checkpoint.every', 'eval.every', 'log.every'), 1
+    )
+    least |= {'checkpoint.keep': 1, 'eval.windows': 0, 'sample.tokens': 0, 'seed': 0}
+    for name, bound in least.items():
         value = functools.reduce(lambda c, key: c[key], name.split('.'), config)
-        if value < 1:
-            raise UserError(f'{name}={value} must be at least 1')
-    if config.eval.windows < 0:
-        raise UserError(f'eval.windows={config.eval.windows} must be at least 0, which means all')
+        if value < bound:
+            raise UserError(f'{name}={value} must be at least {bound}')
 
 
 def check_batch(config, mesh):
@@ -262,8 +278,8 @@ def stop_not_finite(workdir, config, reader, step, measured, first_process):
         with write_whole(path) as file:
             file.write(json.dumps(dump, indent=1).encode())
         print(
-            f'\nerror: step {step}: loss {measured["loss"]}, gradient norm '
-            f'{measured["gradient_norm"]}: the parameters were left as they were before it; '
+            f'\nerror: step {step}: the loss is {measured["loss"]}, the norm of the gradient '
+            f'{measured.get("gradient_norm", "not asked for")}: this step is not saved; '
             f"the batch's windows are in {path}: lower optimizer.learning_rate "
             '(--accept_changes goes on from the last checkpoint), or look at the text',
             file=sys.stderr,
@@ -276,10 +292,15 @@ def print_sample(config, learner, state, tokens):
     module = learner.transformers.get('model')
     if module is None or module.config.encoder_layers:
         return
+    room = config.sample.tokens
+    if module.config.positions == 'learned':
+        room = min(room, module.config.max_positions - len(tokens.encode(config.sample.prompt)))
+    if room < 1:
+        return
     text = continue_texts(
         module, state['params']['model'], tokens, [config.sample.prompt],
         train_step.run_key(config.seed, train_step.SAMPLE),
-        new_tokens=config.sample.tokens, temperature=0.8, top_k=40,
+        new_tokens=room, temperature=0.8, top_k=40,
     )[0]  # fmt: skip
     print(f'\nA sample (python -m pretrain.generate makes more):\n{config.sample.prompt}{text}')
 

@@ -60,7 +60,8 @@ def train_step(learner, state, windows):
 
     Args:
         learner: Learner (static).
-        state: see init_state. When the loss or the norm of the gradient is not finite, it is
+        state: see init_state. When the loss, the norm of the gradient or that of the new
+            parameters is not finite, it is
             returned as it was, so that no bad parameter is ever kept.
         windows: contract.Windows of the global batch.
 
@@ -109,13 +110,11 @@ def train_step(learner, state, windows):
 
     measurements = measure(loss)
     norm = optax.tree.norm(gradients)
-    finite = jnp.isfinite(measurements['loss']) & jnp.isfinite(norm)
     updates, optimizer = learner.optimizer.update(gradients, state['optimizer'], state['params'])
-    new = {
-        'params': optax.apply_updates(state['params'], updates),
-        'optimizer': optimizer,
-        'step': state['step'] + 1,
-    }
+    params = optax.apply_updates(state['params'], updates)
+    new = {'params': params, 'optimizer': optimizer, 'step': state['step'] + 1}
+    finite = jnp.isfinite(measurements['loss']) & jnp.isfinite(norm)
+    finite &= jnp.isfinite(optax.tree.norm(params))
     state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, state)
     measurements |= {'gradient_norm': norm, 'finite': finite.astype(jnp.float32)}
     return state, measurements

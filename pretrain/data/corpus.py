@@ -3,6 +3,7 @@
 import bisect
 import contextlib
 import functools
+import hashlib
 import json
 from pathlib import Path
 
@@ -40,6 +41,12 @@ class Corpus:
                 f'its shards were made with ({self.manifest["tokenizer"][:12]}): '
                 'delete the folder and prepare it again'
             )
+
+    @functools.cached_property
+    def digest(self):
+        """Of the tokenizer and the sizes of all shards: corpora that differ in it are different."""
+        facts = [self.manifest['tokenizer'], self.manifest['shards']]
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
     @functools.cached_property
     def counts_V(self):

@@ -81,7 +81,7 @@ def prepare(recipe, cache, processes=0):
                 _make(recipe, source, given, folder, processes or len(os.sched_getaffinity(0)))
     except OSError as error:
         raise UserError(
-            f'cannot write the corpus {str(folder)!r}: {error.strerror or error}; what is whole is '
+            f'cannot make the corpus {str(folder)!r}: {error.strerror or error}; what is whole is '
             'kept, the same command goes on from there'
         ) from None
     return folder
@@ -237,10 +237,13 @@ def _make_shard(recipe, source, folder, number, raws):
         text = source.clean(raw)
         if not text.strip():
             continue
-        ids, sentences = tokens.encode_with_starts(text, sentence_starts(text))
+        # White space before the first sentence belongs to it: a document begins with a sentence.
+        starts = [0, *sentence_starts(text)[1:]]
+        ids, sentences = tokens.encode_with_starts(text, starts)
         size = len(text.encode('utf-8', 'replace'))
         documents.append((_hash(text), ids, sentences, size))
-    # A corpus of few documents should have a held-out one all the same.
+    # A corpus of few documents should have a held-out one all the same (whose text the tokenizer
+    # has seen, and whose copies stay where they are).
     first = None
     hashes = [d[0] for d in documents]
     fraction = recipe.validation_fraction

@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import shutil
+import uuid
 from pathlib import Path
 from typing import NamedTuple
 
@@ -96,7 +97,8 @@ def write_whole(path):
     """A file opened for binary writing that appears under its name only when it is whole."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f'{path.name}.{os.getpid()}.partial')
+    # Process numbers repeat in the containers of one shared disk.
+    partial = path.with_name(f'{path.name}.{uuid.uuid4().hex}.partial')
     try:
         with open(partial, 'wb') as file:
             yield file

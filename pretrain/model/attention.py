@@ -28,12 +28,10 @@ def attend(q_BxTxHxK, k_BxSxGxK, v_BxSxGxK, *, mask, bias, causal, scale, dropou
             q_BxTxHxK, k_BxSxGxK, v_BxSxGxK, mask, bias, causal, scale, dropout
         )
     # cuDNN's fused kernel takes half precision, and causal as a flag; the default never picks it.
-    fused = (
-        jax.default_backend() == 'gpu'
-        and q_BxTxHxK.dtype == jnp.bfloat16
-        and mask is None
-        and bias is None
-    )
+    # It refuses odd head widths, and devices before Ampere.
+    width = q_BxTxHxK.shape[-1]
+    fused = mask is None and bias is None and q_BxTxHxK.dtype == jnp.bfloat16
+    fused = fused and width % 8 == 0 and width <= 128 and _has_cudnn_attention()
     return jax.nn.dot_product_attention(
         q_BxTxHxK,
         k_BxSxGxK,
@@ -44,6 +42,13 @@ def attend(q_BxTxHxK, k_BxSxGxK, v_BxSxGxK, *, mask, bias, causal, scale, dropou
         is_causal=causal,
         implementation='cudnn' if fused else 'xla',
     )
+
+
+def _has_cudnn_attention():
+    if jax.default_backend() != 'gpu':
+        return False
+    capability = getattr(jax.devices()[0], 'compute_capability', '')  # ROCm's is no number
+    return capability.replace('.', '').isdecimal() and float(capability) >= 8.0
 
 
 def _attend_with_dropout(q_BxTxHxK, k_BxSxGxK, v_BxSxGxK, mask, bias, causal, scale, dropout):

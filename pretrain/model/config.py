@@ -48,6 +48,7 @@ class TransformerConfig:
     residual_scale: output projections drawn with stddev / sqrt(number of residual additions)
         (GPT-2, section 2.3).
     dropout: on embeddings and sub-layers. attention_dropout: on attention probabilities.
+    dropout_inside, dropout_final: also inside the feed-forward and after the final norm (T5).
     dropout_broadcast: one mask for all positions of a row (T5).
     dtype: of the computation, 'float32' or 'bfloat16'; parameters, softmax and loss are float32.
     remat: what the backward pass computes again: 'none', 'full', or 'dots' (all but matmuls).
@@ -92,6 +93,8 @@ class TransformerConfig:
     residual_scale: bool = False
     dropout: float = 0.0
     attention_dropout: float = 0.0
+    dropout_inside: bool = False
+    dropout_final: bool = False
     dropout_broadcast: bool = False
     dtype: Literal['float32', 'bfloat16'] = 'float32'
     remat: Literal['none', 'full', 'dots'] = 'none'
@@ -106,6 +109,8 @@ class TransformerConfig:
                     f'model.{field.name}={value!r} is not one of {", ".join(map(repr, choices))}'
                     + _nearest(value, choices)
                 )
+            if isinstance(value, int) and value < 0:
+                raise UserError(f'model.{field.name}={value} must be at least 0')
         if not self.encoder_layers and not self.decoder_layers:
             raise UserError('model has no layers: set model.encoder_layers or model.decoder_layers')
         for name in ('vocabulary', 'width', 'heads', 'max_positions', 'window_every'):

@@ -12,7 +12,9 @@ from pretrain.model.transformer import empty_cache
 
 
 @functools.partial(
-    jax.jit, static_argnums=0, static_argnames=('new_tokens', 'top_k', 'vocabulary_size', 'eos')
+    jax.jit,
+    static_argnums=0,
+    static_argnames=('new_tokens', 'top_k', 'top_p', 'vocabulary_size', 'eos'),
 )
 def generate(
     transformer, params, prompts_BxP, lengths_B, key, *, new_tokens, vocabulary_size, eos,
@@ -81,20 +83,24 @@ def restrict(logits_BxV, top_k, top_p):
     """Sets the logits of tokens outside the top k, then outside the top p, to -inf.
 
     Args:
-        logits_BxV: float32. top_k: static; 0: no limit. top_p: share of the probability, above 0;
-            the likeliest token always stays.
+        logits_BxV: float32.
+        top_k: 0: no limit; of equal logits the lower id comes first.
+        top_p: share of the probability, above 0; from 1 on there is no limit, and the likeliest
+            token always stays.
     """
+    if not top_k and top_p >= 1:
+        return logits_BxV
+    order_BxV = jnp.argsort(-logits_BxV, axis=-1, stable=True)
+    sorted_BxV = jnp.take_along_axis(logits_BxV, order_BxV, axis=-1)
     if top_k:
-        least_Bx1 = jax.lax.top_k(logits_BxV, min(top_k, logits_BxV.shape[-1]))[0][:, -1:]
-        logits_BxV = jnp.where(logits_BxV < least_Bx1, -jnp.inf, logits_BxV)
-    order_BxV = jnp.argsort(-logits_BxV, axis=-1)
-    sorted_BxV = jax.nn.softmax(jnp.take_along_axis(logits_BxV, order_BxV, axis=-1))
-    before_BxV = jnp.cumsum(sorted_BxV, axis=-1) - sorted_BxV
-    keep_BxV = (before_BxV < top_p).at[:, 0].set(True)
-    keep_BxV = jnp.put_along_axis(
-        jnp.zeros_like(keep_BxV), order_BxV, keep_BxV, axis=-1, inplace=False
-    )
-    return jnp.where(keep_BxV, logits_BxV, -jnp.inf)
+        sorted_BxV = jnp.where(jnp.arange(sorted_BxV.shape[-1]) < top_k, sorted_BxV, -jnp.inf)
+    if top_p < 1:
+        share_BxV = jax.nn.softmax(sorted_BxV)
+        before_BxV = jnp.cumsum(share_BxV, axis=-1) - share_BxV
+        keep_BxV = (before_BxV < top_p).at[:, 0].set(True)
+        sorted_BxV = jnp.where(keep_BxV, sorted_BxV, -jnp.inf)
+    rank_BxV = jnp.argsort(order_BxV, axis=-1)
+    return jnp.take_along_axis(sorted_BxV, rank_BxV, axis=-1)
 
 
 def continue_texts(

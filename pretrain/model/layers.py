@@ -39,17 +39,17 @@ class Dense(nn.Module):
     biases: bool | None = None
 
     @nn.compact
-    def __call__(self, x):
-        """x_...xI -> ...x`features`."""
+    def __call__(self, x, dtype=None):
+        """x_...xI -> ...x`features`, in the dtype of x or in `dtype`."""
         stddev = self.stddev
         if stddev is None and self.config.initializer == 'fan_in':
             stddev = x.shape[-1] ** -0.5
         init = initializer(self.config, stddev)
         kernel = self.param('kernel', init, (x.shape[-1], self.features))
-        y = x @ kernel.astype(x.dtype)
+        y = jnp.matmul(x, kernel.astype(x.dtype), preferred_element_type=dtype)
         if self.config.biases if self.biases is None else self.biases:
             bias = self.param('bias', nn.initializers.zeros, (self.features,))
-            y += bias.astype(x.dtype)
+            y += bias.astype(y.dtype)
         return y
 
 
@@ -79,6 +79,7 @@ class FeedForward(nn.Module):
 
     config: TransformerConfig
     residual_stddev: float | None
+    deterministic: bool
 
     @nn.compact
     def __call__(self, x_BxLxD):
@@ -90,6 +91,8 @@ class FeedForward(nn.Module):
             h_BxLxF *= activation(Dense(config, config.f, name='gate')(x_BxLxD))
         else:
             h_BxLxF = activation(h_BxLxF)
+        if config.dropout_inside:
+            h_BxLxF = Dropout(config, self.deterministic)(h_BxLxF)
         return Dense(config, config.width, self.residual_stddev, name='down')(h_BxLxF)
 
 

@@ -123,7 +123,7 @@ class Block(nn.Module):
         x_BxTxD = add(x_BxTxD, 'attention', attention)
         if self.cross:
             x_BxTxD = add(x_BxTxD, 'cross_attention', cross_attention)
-        feed_forward = FeedForward(config, residual_stddev, name='feedforward')
+        feed_forward = FeedForward(config, residual_stddev, self.deterministic, name='feedforward')
         return add(x_BxTxD, 'feedforward', feed_forward), cache
 
 
@@ -168,6 +168,8 @@ class Stack(nn.Module):
         x_BxTxD, caches = layers(x_BxTxD, PerLayer(window, caches), shared)
         if config.final_norm:
             x_BxTxD = Norm(config, name='final_norm')(x_BxTxD)
+        if config.dropout_final:
+            x_BxTxD = Dropout(config, deterministic)(x_BxTxD)
         return x_BxTxD, caches
 
 
@@ -209,8 +211,7 @@ class Head(nn.Module):
         if config.tied:
             logits = embedding.project(x)
         else:
-            logits = Dense(config, config.vocabulary, biases=False, name='logits')(x)
-        logits = logits.astype(jnp.float32)
+            logits = Dense(config, config.vocabulary, biases=False, name='logits')(x, jnp.float32)
         if config.logit_bias:
             logits += self.param('bias', nn.initializers.zeros, (config.vocabulary,))
         return logits
@@ -299,7 +300,7 @@ class Transformer(nn.Module):
             queries_T=cache.index + jnp.arange(new),
             keys_S=jnp.arange(segments_BxS.shape[1]),
             prefix_B=None,
-            # A padded query sees nothing that counts; as a 1 its row of the mask is not empty.
+            # Segment 1 for all: what a padded query sees is of no account.
             query_segments_BxT=jnp.ones_like(inputs.segments_BxL),
             key_segments_BxS=segments_BxS,
         )

@@ -44,6 +44,7 @@ def small(text_folder, tmp_path_factory):
         f'--config.data.cache={tmp_path_factory.mktemp("cache")}',
         '--config.data.vocabulary_size=400',
         '--config.data.validation_fraction=0.2',
+        '--config.eval.windows=0',
     ]
 
 

@@ -52,7 +52,8 @@ def init_params():
             'relative_bias': {'table': (32, 4)},
         },
         'head': {
-            'logits': {'kernel': (128, 256), 'bias': (256,)},
+            'logits': {'kernel': (128, 256)},
+            'bias': (256,),
             'transform': {'kernel': (128, 128), 'bias': (128,)},
         },
     }
@@ -199,7 +200,7 @@ def test_parameters_are_split_in_the_megatron_manner():
         'params/decoder/final_norm/bias': P(),
         'params/decoder/relative_bias/table': P(),
         'params/head/logits/kernel': P('fsdp', 'tensor'),
-        'params/head/logits/bias': P('tensor'),
+        'params/head/bias': P('tensor'),
         'params/head/transform/kernel': P('fsdp'),
         'params/head/transform/bias': P(),
     }

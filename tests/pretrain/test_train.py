@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import signal
 import socket
 import time
@@ -164,8 +165,13 @@ def test_a_loss_that_is_not_finite_stops_the_run(call, small, tmp_path):
     dump = json.loads(path.read_text())
     assert len(dump['windows_of_run']) == len(dump['windows_of_corpus']) == 8
     assert dump['windows_of_run'][0] == (dump['step'] - 1) * 8
-    assert restoration.newest_whole(workdir) == dump['step'] - 1
     assert str(path) in done.stderr
+    # What was saved before it, if anything, goes on well with a lower rate.
+    assert dump['step'] - 1 in (0, *restoration.whole_steps(workdir))
+    again = call('train', *small, f'--workdir={workdir}', '--accept_changes',
+                 '--config.sample.tokens=0')  # fmt: skip
+    assert again.returncode == 0, again.stderr
+    assert all(math.isfinite(row['loss']) for row in run_log.read_rows(workdir)[-5:])
 
 
 def test_init_from_starts_with_the_parameters_of_another_run(call, small, trained, tmp_path):
@@ -215,6 +221,10 @@ def test_what_is_wrong_is_said_in_one_line(call_many, small, trained, tmp_path, 
          'model.width was 32, is 64; seed was 0, is 5'),
         ([f'--workdir={other}'], 'is no SentencePiece model'),
         ([fresh, '--config.init_from=/no/run'], '/no/run'),
+        ([fresh, '--config.seed=-1'], 'seed=-1'),
+        ([fresh, '--config.eval.windows=-1'], 'eval.windows=-1'),
+        ([fresh, '--config.checkpoint.keep=0'], 'checkpoint.keep=0'),
+        ([fresh, '--config.model.kv_heads=-1'], 'model.kv_heads=-1'),
         ([fresh, 'word'], "unknown argument 'word'"),
         ([fresh, '--flag=3'], 'flag'),
         ([], 'workdir'),
@@ -227,6 +237,44 @@ def test_what_is_wrong_is_said_in_one_line(call_many, small, trained, tmp_path, 
         assert says in said[0], (flags, said)
         assert 'Traceback' not in err, (flags, err)
     assert not (tmp_path / 'new').exists()
+
+
+def test_a_refused_change_leaves_the_run_as_it_was(call, small, trained):
+    workdir, _ = trained
+    before = (workdir / 'config.json').read_bytes()
+    flags = [*small, f'--workdir={workdir}', '--accept_changes', '--config.model.width=64']
+    done = call('train', *flags)
+    assert done.returncode == 2
+    assert 'Traceback' not in done.stderr
+    assert (workdir / 'config.json').read_bytes() == before
+
+
+def test_a_corpus_that_has_changed_is_refused(call, text_folder, trained, tmp_path):
+    """With a tokenizer that is given, so that only the text tells."""
+    tokens = trained[0] / 'tokenizer.model'
+    folder = tmp_path / 'text'
+    shutil.copytree(text_folder, folder)
+    flags = [
+        '--config=configs/gpt.py:smoke', f'--config.data.source=text:{folder}',
+        f'--config.data.cache={tmp_path / "cache"}', f'--config.data.tokenizer={tokens}',
+        f'--workdir={tmp_path / "run"}', '--config.sample.tokens=0',
+    ]  # fmt: skip
+    assert call('train', *flags).returncode == 0
+    (folder / 'z.txt').write_text('One more text, that was not there before. ' * 9)
+    done = call('train', *flags)
+    assert done.returncode == 2
+    assert 'is not what' in done.stderr
+
+
+def test_a_second_run_in_the_same_folder_is_refused(call, start, small, tmp_path):
+    flags = [*small, f'--workdir={tmp_path}', '--config.steps=5000']
+    first = start('train', *flags)
+    wait_for_step(first, tmp_path, 1)
+    second = call('train', *flags)
+    first.kill()
+    first.communicate()
+    assert second.returncode == 2
+    assert 'another process is training in' in second.stderr
 
 
 def test_a_tokenizer_that_is_not_the_corpus_is_refused(call, small, trained, tmp_path):

@@ -39,6 +39,22 @@ def test_every_document_is_there_and_comes_back(corpus, documents):
     assert corpus.total('all', 'bytes') == sum(len(text.encode()) for text in documents)
 
 
+def test_white_space_before_the_first_sentence_belongs_to_it(recipe, corpus, tmp_path):
+    path = tmp_path / 'two.jsonl'
+    texts = ['\n\n  Hello there. A second one.', 'The other. It has two.']
+    path.write_text(''.join(json.dumps({'text': text}) + '\n' for text in texts))
+    made = Corpus(prepare(
+        recipe._replace(
+            source=f'jsonl:{path}', tokenizer=str(corpus.folder / 'tokenizer.model'),
+            validation_fraction=0.0,
+        ),
+        tmp_path / 'cache', 1,
+    ))  # fmt: skip
+    part = shards.open_part(made.folder, 0, 'train')
+    assert len(part.sentences) == 4
+    assert set(part.documents) <= set(part.sentences)
+
+
 def test_a_second_call_finds_it_made(recipe, corpus, monkeypatch):
     monkeypatch.setattr(preparation, '_make', None)
     assert prepare(recipe, corpus.folder.parent) == corpus.folder
@@ -197,5 +213,5 @@ def test_a_full_disk_is_said_in_one_line(recipe, tmp_path, monkeypatch):
         raise OSError(28, 'No space left on device')
 
     monkeypatch.setattr(shards, 'write_whole', full)
-    with pytest.raises(UserError, match='cannot write the corpus .*No space left on device'):
+    with pytest.raises(UserError, match=r'cannot make the corpus .*No space left on device'):
         prepare(recipe, tmp_path / 'cache', 1)

@@ -9,6 +9,8 @@ from pretrain.model.config import TransformerConfig
     [
         ({'norm': 'layr'}, "model.norm='layr' is not one of 'layer', 'rms'; did you mean 'layer'"),
         ({'decoder_layers': 0}, 'model has no layers'),
+        ({'decoder_layers': -1}, 'model.decoder_layers=-1 must be at least 0'),
+        ({'kv_heads': -1}, 'model.kv_heads=-1 must be at least 0'),
         ({'width': 30, 'heads': 4}, 'model.width=30 is not divisible by model.heads=4'),
         ({'heads': 12, 'kv_heads': 5}, 'model.heads=12 is not divisible by model.kv_heads=5'),
         ({'positions': 'rotary', 'head_width': 7}, 'even head width, not 7'),

@@ -114,3 +114,10 @@ def test_restrict(top_k, top_p, kept):
     logits = jnp.log(jnp.array([[0.2, 0.3, 0.1, 0.4]]))
     out = decoding.restrict(logits, top_k, top_p)[0]
     np.testing.assert_array_equal(np.flatnonzero(np.isfinite(out)), kept)
+
+
+def test_no_limit_is_no_limit_and_ties_do_not_widen_one():
+    logits = 3 * jax.random.normal(jax.random.key(0), (4, 8192))
+    np.testing.assert_array_equal(decoding.restrict(logits, 0, 1.0), logits)
+    tied = decoding.restrict(jnp.array([[1.0, 1.0, 1.0, 0.0]]), 1, 1.0)[0]
+    np.testing.assert_array_equal(np.flatnonzero(np.isfinite(tied)), [0])

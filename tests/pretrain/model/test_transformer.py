@@ -29,7 +29,7 @@ T5 = {
     'scale_attention': False, 'scale_logits': True, 'initializer': 'fan_in',
 }  # fmt: skip
 DECODERS = {'gpt2': GPT2, 'modern': MODERN, 'banded': BANDED}
-ALL = DECODERS | {'bert': BERT, 't5': T5}
+ALL = DECODERS | {'bert': BERT, 't5': T5, 'untied': GPT2 | {'tied': False}}
 
 
 @functools.cache
@@ -188,13 +188,15 @@ def test_every_parameter_of_every_family_gets_a_gradient():
                 assert np.abs(g).max() > 1e-7, (name, path)
 
 
-def test_bfloat16_computes_in_bfloat16_and_keeps_float32_parameters_and_logits():
-    bound = model('gpt2', dtype='bfloat16')
+@pytest.mark.parametrize('name', ['gpt2', 'untied'])
+def test_bfloat16_computes_in_bfloat16_and_keeps_float32_parameters_and_logits(name):
+    bound = model(name, dtype='bfloat16')
     hidden = bound.hidden(batch(tokens()))
     assert hidden.dtype == jnp.bfloat16
     logits = bound.logits(hidden)
     assert logits.dtype == jnp.float32
-    exact = model('gpt2')
+    assert (logits != logits.astype(jnp.bfloat16)).any()  # they were never rounded
+    exact = model(name)
     np.testing.assert_allclose(logits, exact.logits(exact.hidden(batch(tokens()))), atol=0.15)
     module = Transformer(TransformerConfig(**(GPT2 | {'dtype': 'bfloat16'})))
     assert {x.dtype.name for x in jax.tree.leaves(init(module, jax.random.key(0)))} == {'float32'}
@@ -218,6 +220,19 @@ def test_the_initial_values_are_gpt2s():
     assert std(layers['attention']['out']['bias']) == 0
     one, two = layers['feedforward']['up']['kernel'][:2]
     assert abs(float(jnp.corrcoef(one.ravel(), two.ravel())[0, 1])) < 0.02  # layers differ
+
+
+def test_t5_drops_inside_the_feed_forward_and_after_the_final_norm():
+    data, key = batch(tokens()), jax.random.key(1)
+    kept = {}
+    for where in ('dropout_inside', 'dropout_final'):
+        changed = model('t5', dropout=0.5, **{where: True}).hidden(data, key)
+        kept[where] = float((changed == 0).mean())
+    assert 0.4 < kept['dropout_final'] < 0.6
+    assert kept['dropout_inside'] == 0
+    plain = model('t5', dropout=0.5).hidden(data, key)
+    inside = model('t5', dropout=0.5, dropout_inside=True).hidden(data, key)
+    assert not np.allclose(plain, inside)
 
 
 def test_dropout_needs_a_key_and_follows_it():
