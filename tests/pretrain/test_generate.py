@@ -1,9 +1,3 @@
-import pytest
-
-from pretrain import generate
-from pretrain.errors import UserError
-
-
 def test_prompts_are_continued_the_same_way_each_time(call, trained, tmp_path):
     workdir, _ = trained
     prompts = tmp_path / 'prompts.txt'
@@ -54,12 +48,3 @@ def test_what_is_wrong_is_said_in_one_line(call_many, trained, tmp_path):
         assert code == 2, (flags, err)
         assert len(said) == 1, (flags, err)
         assert says in said[0], (flags, said)
-
-
-def test_prompts_of_a_file_are_its_lines(tmp_path):
-    path = tmp_path / 'p'
-    path.write_text('a b\nc\n')
-    assert generate.read_prompts(None, path) == ['a b', 'c']
-    assert generate.read_prompts('', None) == ['']
-    with pytest.raises(UserError):
-        generate.read_prompts(None, None)
