@@ -190,8 +190,8 @@ class Table(nn.Module):
 
     def project(self, x):
         """x_...xD -> its products with all rows, float32 (tied logits)."""
-        table = self.table.astype(x.dtype)
-        return jnp.einsum('...d,vd->...v', x, table, preferred_element_type=jnp.float32)
+        # On a CPU the einsum over both last axes would copy the table once more.
+        return jnp.matmul(x, self.table.T.astype(x.dtype), preferred_element_type=jnp.float32)
 
 
 class Head(nn.Module):

@@ -229,7 +229,7 @@ def test_t5_drops_inside_the_feed_forward_and_after_the_final_norm():
         changed = model('t5', dropout=0.5, **{where: True}).hidden(data, key)
         kept[where] = float((changed == 0).mean())
     assert 0.4 < kept['dropout_final'] < 0.6
-    assert kept['dropout_inside'] == 0
+    assert kept['dropout_inside'] < 0.1  # where all that is added up was dropped
     plain = model('t5', dropout=0.5).hidden(data, key)
     inside = model('t5', dropout=0.5, dropout_inside=True).hidden(data, key)
     assert not np.allclose(plain, inside)
