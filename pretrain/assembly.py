@@ -8,7 +8,7 @@ import jax
 
 import objectives
 from objectives import contract
-from pretrain import checkpoints, partitioning
+from pretrain import checkpoints, partitioning, restoration
 from pretrain.data import preparation, tokenizer
 from pretrain.data.corpus import Corpus, WindowReader
 from pretrain.errors import UserError
@@ -40,7 +40,7 @@ def make_objective(config, vocabulary):
     """contract.Objective of a config; UserError when the name or a number of it is wrong."""
     try:
         return objectives.find(config.objective.name)(config.objective, vocabulary)
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, TypeError) as error:
         raise UserError(f'objective: {error}') from None
 
 
@@ -133,6 +133,11 @@ def open_run(folder, config, step=None):
     """
     use_compilation_cache(config.data.cache)
     tokens = tokenizer.load(Path(folder) / 'tokenizer.model')
+    if restoration.read_progress(folder, step).get('tokenizer') != tokens.digest:
+        raise UserError(
+            f'{str(folder)!r}: its tokenizer.model is not the one that its checkpoint was trained '
+            'with: put that one back'
+        )
     mesh = partitioning.make_mesh(config.mesh)
     learner = make_learner(config, tokens.vocabulary)
     params = abstract_state(learner, mesh)['params']

@@ -50,6 +50,7 @@ class Checkpoints:
         """
         if keep < 1:
             raise UserError(f'checkpoint.keep is {keep}: keep at least 1')
+        _hide_closed_loops()
         self._directory = Path(directory).absolute()
         self._config = config
         self._keep = keep
@@ -207,6 +208,11 @@ class Checkpoints:
             return self._signal is not None
         return ocp.multihost.reached_preemption(step)
 
+    @property
+    def exit_code(self) -> int:
+        """What a program that stopped because it was `preempted` ends with: 128 + the signal."""
+        return 128 + (self._signal or signal.SIGTERM)
+
     def _open(self) -> None:
         # Opened at the first save, not before: it reads every step's metrics and must not meet a
         # damaged one, and a damaged step is moved only by a run that goes on to write.
@@ -273,6 +279,8 @@ class Checkpoints:
             self._saving = None
             with contextlib.suppress(Exception):
                 self._shut()
+            if jax.process_index() == 0:
+                self._remove_leftovers()  # on a full disk every byte counts
             reason = _storage_reason(error)
             if reason is None:
                 raise
@@ -293,6 +301,20 @@ class Checkpoints:
     def _remove_leftovers(self) -> None:
         for path in (*self._directory.glob(f'*{_UNFINISHED}'), self._directory / _DELETED):
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _hide_closed_loops() -> None:
+    """Passes over what the writers of a failed save say, each at length.
+
+    They find their event loop closed; why the save failed is raised besides.
+    """
+    before = sys.unraisablehook
+
+    def hook(unraisable):
+        if str(unraisable.exc_value) != 'Event loop is closed':
+            before(unraisable)
+
+    sys.unraisablehook = hook
 
 
 def _storage_reason(error: BaseException | None) -> str | None:

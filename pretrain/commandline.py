@@ -9,6 +9,7 @@ import signal
 import sys
 from pathlib import Path
 
+import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
@@ -69,6 +70,13 @@ def _main(main, argv):
         return main(argv)
     except UserError as error:
         _exit(error)
+    except jax.errors.JaxRuntimeError as error:
+        if 'RESOURCE_EXHAUSTED' not in str(error):
+            raise
+        fail(
+            f'the device has not enough memory ({_one_line(error)}): lower batch_size or '
+            'objective.length, raise accumulation, or set model.remat=full'
+        )
     except BrokenPipeError:  # the reader of our output, `head` say, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
@@ -199,7 +207,11 @@ def read_run_config(folder):
     path = Path(folder) / 'config.json'
     if not path.exists():
         raise UserError(f'--checkpoint: {str(folder)!r} holds no run (no config.json)')
-    return read_config(path)
+    config = read_config(path)
+    missing = [name for name in ('data', 'model', 'objective', 'optimizer') if name not in config]
+    if missing:
+        raise UserError(f'{str(path)!r} is no config of a run: it has no {missing[0]!r}')
+    return config
 
 
 def read_config(path):

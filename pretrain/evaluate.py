@@ -5,11 +5,13 @@
 
 `text`: loss and bits a byte of held-out text. With the run's own source that is its validation
 split; of any other text all documents count. The text is tokenised with the run's tokenizer, and
-windows and random keys are fixed, so two calls give the same numbers.
+windows and random keys are fixed, so two calls give the same numbers. (Windows of
+`data.cut=document` overlap where a sentence does not fit: its tokens count twice.)
 """
 
 import functools
 import json
+import os
 from pathlib import Path
 
 import jax
@@ -43,6 +45,8 @@ def main(argv):
         )
     if SPLIT.value not in ('', 'validation', 'train', 'all'):
         raise UserError(f"--split={SPLIT.value} is not one of 'validation', 'train', 'all'")
+    if OUT.value and not os.access(Path(OUT.value).absolute().parent, os.W_OK):
+        raise UserError(f'--out={OUT.value}: its folder is not there or cannot be written')
     folder = Path(CHECKPOINT.value)
     config = CONFIG.value
     own = commandline.read_run_config(folder)
@@ -50,7 +54,7 @@ def main(argv):
     same_source = config.data.source == own.data.source
     split = SPLIT.value or ('validation' if same_source else 'all')
 
-    corpus = open_corpus(run, config, own, folder, same_source)
+    corpus = open_corpus(run, config, folder, same_source)
     reader = assembly.open_windows(config, corpus, split, run.objective, tail=True)
     shards = partitioning.batch_shards(run.mesh)
     batch = BATCH.value or -(-config.batch_size // config.accumulation // shards) * shards
@@ -69,10 +73,10 @@ def main(argv):
             file.write(json.dumps(facts | scores, indent=2).encode())
 
 
-def open_corpus(run, config, own, folder, same_source):
+def open_corpus(run, config, folder, same_source):
     """The corpus to score on, tokenised with the run's tokenizer."""
     if same_source:
-        corpus = assembly.open_corpus(own.data)
+        corpus = assembly.open_corpus(config.data)
         if corpus.tokenizer.digest == run.tokenizer.digest:
             return corpus
     data = config.data.copy_and_resolve_references()

@@ -78,6 +78,12 @@ def read_config(directory: str | Path, step: int | None = None) -> dict:
     return read_json(folder / str(step), 'config')
 
 
+def read_progress(directory: str | Path, step: int | None = None) -> dict:
+    """What a checkpoint was saved with as progress. Arguments as of `restore_params`."""
+    folder, step = _located(directory, step)
+    return read_json(folder / str(step), 'progress')
+
+
 def find(directory: str | Path) -> tuple[Path, int | None]:
     """The folder of checkpoints that `directory` means, and the step where it means one.
 

@@ -38,12 +38,22 @@ def check_config(workdir, config, accept_changes):
         )
 
 
-def check_tokenizer(run, tokens, what):
-    """Refuses to go on from a run whose tokenizer is not the corpus's."""
-    path = run / 'tokenizer.model'
-    if path.exists() and tokenizer.load(path).digest != tokens.digest:
+def check_own_tokenizer(workdir, corpus):
+    """Refuses a corpus whose tokenizer is not the one that the run in this folder began with."""
+    path = workdir / 'tokenizer.model'
+    if path.exists() and tokenizer.load(path).digest != corpus.tokenizer.digest:
         raise UserError(
-            f'{str(path)!r}, with which {what}, is not the tokenizer of the corpus: '
+            f'the text of {corpus.manifest["source"]}, or its tokenizer, has changed since the run '
+            f'in {str(workdir)!r} began: put it back, or give another --workdir'
+        )
+
+
+def check_other_tokenizer(run, tokens):
+    """Refuses parameters of a run whose tokenizer is not the corpus's."""
+    path = run / 'tokenizer.model'
+    if tokenizer.load(path).digest != tokens.digest:
+        raise UserError(
+            f'init_from={str(run)!r} was trained with another tokenizer than that of the corpus: '
             f'set data.tokenizer={path}'
         )
 

@@ -57,16 +57,18 @@ class RunLog:
 def read_rows(workdir):
     """The rows of a run's metrics.jsonl; [] when there is none.
 
-    A kill can leave half a line at the end; what follows the last whole row is not read.
+    A line that is no row is passed over: a kill can leave half of one at the end.
     """
     path = Path(workdir) / 'metrics.jsonl'
     rows = []
     if path.exists():
-        for line in path.read_text().splitlines():
+        for line in path.read_text(errors='replace').splitlines():
             try:
-                rows.append(json.loads(line))
+                row = json.loads(line)
             except ValueError:
-                break
+                continue
+            if isinstance(row, dict) and isinstance(row.get('step'), int):
+                rows.append(row)
     return rows
 
 

@@ -9,7 +9,6 @@ command goes on after a kill); the parameters of the run that `--config.init_fro
 import functools
 import json
 import math
-import signal
 import sys
 import time
 from pathlib import Path
@@ -53,6 +52,8 @@ def main(argv):
     """Trains: sections that one reads once from top to bottom."""
     if len(argv) > 1:
         raise UserError(f'unknown argument {argv[1]!r}')
+    if not WORKDIR.value:
+        raise UserError('--workdir is empty: name the folder of the run')
     config, workdir = CONFIG.value, Path(WORKDIR.value)
     if config is None:
         raise UserError('--config is missing: for example --config=configs/gpt.py:tiny')
@@ -76,13 +77,13 @@ def main(argv):
     held_out = None
     if corpus.total('validation', 'tokens'):
         held_out = assembly.open_windows(config, corpus, 'validation', objective, tail=True)
-    run_folder.check_tokenizer(workdir, corpus.tokenizer, 'this run began')
+    run_folder.check_own_tokenizer(workdir, corpus)
     abstract = assembly.abstract_state(learner, mesh)
     given = None
     if config.init_from and not run_folder.has_checkpoints(workdir):
         given = restore_params(config.init_from, abstract['params'])
         other = run_folder.of_checkpoint(config.init_from)
-        run_folder.check_tokenizer(other, corpus.tokenizer, 'init_from was trained')
+        run_folder.check_other_tokenizer(other, corpus.tokenizer)
 
     # The state: resume, then init_from, then scratch.
     shardings = jax.tree.map(lambda x: x.sharding, abstract)
@@ -178,6 +179,7 @@ def main(argv):
                         stop_not_finite(workdir, config, reader, step, trial, first_process)
                     seconds = spent + time.time() - began
                     progress = {'step': step, 'seconds': seconds, 'corpus': corpus.digest}
+                    progress['tokenizer'] = corpus.tokenizer.digest
                     saved.save(state, step, progress, scores and scores['loss'])
                     clock.update(step=step, time=time.time())
                 if stopped:
@@ -198,7 +200,7 @@ def main(argv):
     if lock:
         lock.close()
     if stopped:
-        sys.exit(128 + signal.SIGTERM)
+        sys.exit(saved.exit_code)
     if config.sample.tokens and config.sample.prompt and jax.process_count() == 1:
         print_sample(config, learner, state, corpus.tokenizer)
 

@@ -33,7 +33,14 @@ class Corpus:
                 f'{str(folder)!r} is no finished corpus (no manifest.json): '
                 'python -m pretrain.prepare makes it'
             )
-        self.manifest = json.loads(path.read_text())
+        try:
+            self.manifest = json.loads(path.read_text())
+            self._check_shards()
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            raise UserError(
+                f'{str(folder)!r} is damaged ({type(error).__name__}: {error}): delete the folder '
+                'and prepare it again'
+            ) from None
         self.tokenizer = tokenizer.load(self.folder / 'tokenizer.model')
         if self.tokenizer.digest != self.manifest['tokenizer']:
             raise UserError(
@@ -41,6 +48,20 @@ class Corpus:
                 f'its shards were made with ({self.manifest["tokenizer"][:12]}): '
                 'delete the folder and prepare it again'
             )
+
+    def _check_shards(self):
+        """Raises when an array is missing, cut off, or not as long as the manifest says."""
+        self.manifest['tokenizer'], self.manifest['source'], self.manifest['totals']
+        for number, summary in enumerate(self.manifest['shards']):
+            np.load(shards.shard_folder(self.folder, number) / 'counts.npy', mmap_mode='r')
+            for split in shards.SPLITS:
+                part = shards.open_part(self.folder, number, split)
+                for name, array in part._asdict().items():
+                    if len(array) != summary[split][name]:
+                        raise ValueError(
+                            f'{split}.{name}.npy of shard {number} holds {len(array)} numbers, '
+                            f'not {summary[split][name]}'
+                        )
 
     @functools.cached_property
     def digest(self):
@@ -96,6 +117,7 @@ class WindowReader:
         self.corpus, self.length, self.cut, self.separator = corpus, length, cut, separator
         self._eos = corpus.tokenizer.vocabulary.eos
         self._pad = corpus.tokenizer.vocabulary.pad
+        self._size = corpus.tokenizer.vocabulary.size
         if separator and self._eos < 0:
             raise UserError('data.separator=true needs a tokenizer with an eos piece')
         self._parts = corpus.parts(split)
@@ -144,6 +166,11 @@ class WindowReader:
                     # A part begins with a document, and so with a sentence.
                     sentences[row, to] = s + (sentences[row, place - 1] + 1 if place else 0)
                     place += len(t)
+        if tokens.size and tokens.max() >= self._size:
+            raise UserError(
+                f'{str(self.corpus.folder)!r} is damaged: it holds the id {tokens.max()}, the '
+                f'tokenizer has {self._size}: delete the folder and prepare it again'
+            )
         return tokens, sentences, documents
 
     def _spans(self, number):

@@ -13,6 +13,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import threading
 from pathlib import Path
@@ -67,7 +68,7 @@ def prepare(recipe, cache, processes=0):
         raise UserError(
             f'data.validation_fraction={recipe.validation_fraction} must be at least 0 and under 1'
         )
-    if recipe.shard_megabytes <= 0 or recipe.tokenizer_megabytes <= 0:
+    if not (recipe.shard_megabytes > 0 and recipe.tokenizer_megabytes > 0):
         raise UserError('data.shard_megabytes and data.tokenizer_megabytes must be above 0')
     source = open_source(recipe.source, recipe.text_field)
     given = tokenizer.load(recipe.tokenizer) if recipe.tokenizer else None
@@ -79,6 +80,10 @@ def prepare(recipe, cache, processes=0):
         with _lock(folder):
             if not (folder / 'manifest.json').exists():
                 _make(recipe, source, given, folder, processes or len(os.sched_getaffinity(0)))
+    except UserError:
+        if {path.name for path in folder.iterdir()} <= {'.lock'}:
+            shutil.rmtree(folder)  # there is nothing to go on from
+        raise
     except OSError as error:
         raise UserError(
             f'cannot make the corpus {str(folder)!r}: {error.strerror or error}; what is whole is '

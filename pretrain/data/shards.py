@@ -51,6 +51,16 @@ def write_shard(corpus, number, documents, table_size):
     partial = folder.with_name(folder.name + '.partial')
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
+    try:
+        summary = _write_arrays(partial, documents, table_size)
+        os.rename(partial, folder)
+    finally:  # on a full disk half a shard would be in the way
+        shutil.rmtree(partial, ignore_errors=True)
+    _sync(folder.parent)
+    return summary
+
+
+def _write_arrays(folder, documents, table_size):
     dtype = np.uint16 if table_size <= 2**16 else np.uint32
     summary = {}
     for split in SPLITS:
@@ -63,7 +73,7 @@ def write_shard(corpus, number, documents, table_size):
             sentences=_concatenate([s + b for b, (_, _, s, _) in zip(begins, chosen)]),
         )
         for name, array in part._asdict().items():
-            np.save(partial / f'{split}.{name}.npy', array)
+            np.save(folder / f'{split}.{name}.npy', array)
         summary[split] = {
             'tokens': len(part.tokens),
             'documents': len(chosen),
@@ -71,12 +81,10 @@ def write_shard(corpus, number, documents, table_size):
             'bytes': sum(d[3] for d in chosen),
         }
         if split == 'train':
-            np.save(partial / 'counts.npy', np.bincount(part.tokens, minlength=table_size))
-    (partial / 'summary.json').write_text(json.dumps(summary))
-    for path in partial.iterdir():
+            np.save(folder / 'counts.npy', np.bincount(part.tokens, minlength=table_size))
+    (folder / 'summary.json').write_text(json.dumps(summary))
+    for path in folder.iterdir():
         _sync(path)
-    os.rename(partial, folder)
-    _sync(folder.parent)
     return summary
 
 

@@ -141,6 +141,8 @@ def train(texts, pieces):
     """
     model = io.BytesIO()
     try:
+        if pieces < 1:
+            raise RuntimeError('too small')
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=(p for t in texts for p in _encodable(t).split('\n') if p),
             model_writer=model,

@@ -111,6 +111,11 @@ class TransformerConfig:
                 )
             if isinstance(value, int) and value < 0:
                 raise UserError(f'model.{field.name}={value} must be at least 0')
+        for name in ('dropout', 'attention_dropout'):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(
+                    f'model.{name}={getattr(self, name)} must be at least 0 and under 1'
+                )
         if not self.encoder_layers and not self.decoder_layers:
             raise UserError('model has no layers: set model.encoder_layers or model.decoder_layers')
         for name in ('vocabulary', 'width', 'heads', 'max_positions', 'window_every'):

@@ -1,3 +1,9 @@
+import random
+import shutil
+
+from pretrain.data import tokenizer
+
+
 def test_prompts_are_continued_the_same_way_each_time(call, trained, tmp_path):
     workdir, _ = trained
     prompts = tmp_path / 'prompts.txt'
@@ -22,6 +28,17 @@ def test_greedy_needs_no_seed(call, trained):
     one, other = (call('generate', *flags, f'--seed={seed}').stdout for seed in (0, 1))
     assert one
     assert one == other
+
+
+def test_another_tokenizer_in_the_runs_folder_is_refused(call, trained, tmp_path):
+    copy = shutil.copytree(trained[0], tmp_path / 'run')
+    words = ['ripe', 'chill', 'cold', 'vine', 'house', 'fallen']
+    texts = [' '.join(random.Random(i).choices(words, k=9)) for i in range(99)]
+    other = tokenizer.train(texts, 290)
+    (copy / 'tokenizer.model').write_bytes(other.model)
+    done = call('generate', f'--checkpoint={copy}', '--prompt=x')
+    assert done.returncode == 2
+    assert 'is not the one that its checkpoint was trained with' in done.stderr
 
 
 def test_what_is_wrong_is_said_in_one_line(call_many, trained, tmp_path):

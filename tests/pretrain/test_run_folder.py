@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+from types import SimpleNamespace
 
 import pytest
 
@@ -136,19 +137,23 @@ def test_a_folder_that_may_not_be_written(tmp_path, config, mode, inside):
 
 
 def test_tokenizer(run, tokens, tmp_path):
-    run_folder.check_tokenizer(run, tokens, 'this run began')
-    run_folder.check_tokenizer(tmp_path / 'no run', tokens, 'this run began')
+    def corpus(tokens):
+        return SimpleNamespace(tokenizer=tokens, manifest={'source': 'text:book'})
+
+    run_folder.check_own_tokenizer(run, corpus(tokens))
+    run_folder.check_own_tokenizer(tmp_path / 'no run', corpus(tokens))
+    run_folder.check_other_tokenizer(run, tokens)
     other = tokenizer.train(['the ripe and the chill of the cold vine'] * 20, 280)
-    with pytest.raises(UserError) as error:
-        run_folder.check_tokenizer(run, other, 'this run began')
+    with pytest.raises(UserError, match=r'text:book, or its tokenizer, has changed'):
+        run_folder.check_own_tokenizer(run, corpus(other))
     path = run / 'tokenizer.model'
-    assert str(error.value) == (
-        f"'{path}', with which this run began, is not the tokenizer of the corpus: "
-        f'set data.tokenizer={path}'
-    )
+    with pytest.raises(UserError, match=f'set data.tokenizer={path}'):
+        run_folder.check_other_tokenizer(run, other)
     path.write_bytes(b'nonsense')
     with pytest.raises(UserError, match='is no SentencePiece model'):
-        run_folder.check_tokenizer(run, tokens, 'this run began')
+        run_folder.check_own_tokenizer(run, corpus(tokens))
+    with pytest.raises(UserError, match='cannot read the tokenizer'):
+        run_folder.check_other_tokenizer(tmp_path / 'no run', tokens)
 
 
 def test_has_checkpoints(tmp_path):

@@ -222,6 +222,8 @@ def test_what_is_wrong_is_said_in_one_line(call_many, small, trained, tmp_path, 
         ([f'--workdir={other}'], 'is no SentencePiece model'),
         ([fresh, '--config.init_from=/no/run'], '/no/run'),
         ([fresh, '--config.seed=-1'], 'seed=-1'),
+        (['--workdir='], '--workdir is empty'),
+        ([fresh, '--config.model.dropout=2.0'], 'model.dropout=2.0'),
         ([fresh, '--config.eval.windows=-1'], 'eval.windows=-1'),
         ([fresh, '--config.checkpoint.keep=0'], 'checkpoint.keep=0'),
         ([fresh, '--config.model.kv_heads=-1'], 'model.kv_heads=-1'),
@@ -286,7 +288,7 @@ def test_a_tokenizer_that_is_not_the_corpus_is_refused(call, small, trained, tmp
     other = [f for f in small if 'vocabulary' not in f] + ['--config.data.vocabulary_size=390']
     done = call('train', *other, f'--workdir={copy}', '--accept_changes')
     assert done.returncode == 2
-    assert 'is not the tokenizer of the corpus' in done.stderr
+    assert 'or its tokenizer, has changed since the run' in done.stderr
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason='root may write anywhere')

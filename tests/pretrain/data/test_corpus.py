@@ -137,3 +137,23 @@ def test_what_is_wrong_is_said(corpus, tmp_path):
     (copy / 'manifest.json').write_text(json.dumps(manifest))
     with pytest.raises(UserError, match='is not the one its shards were made with'):
         Corpus(copy)
+
+
+def test_a_damaged_corpus_is_refused(corpus, tmp_path):
+    def copy(name):
+        return shutil.copytree(corpus.folder, tmp_path / name)
+
+    cut, none, short, missing, ids = map(copy, ('cut', 'none', 'short', 'missing', 'ids'))
+    (cut / 'manifest.json').write_text((cut / 'manifest.json').read_text()[:300])
+    (none / 'manifest.json').write_text('{}')
+    tokens = short / 'shard-00000' / 'train.tokens.npy'
+    tokens.write_bytes(tokens.read_bytes()[:-50])
+    shutil.rmtree(missing / 'shard-00001')
+    for folder in (cut, none, short, missing):
+        with pytest.raises(UserError, match=r'is damaged .*delete the folder'):
+            Corpus(folder)
+    tokens = ids / 'shard-00000' / 'train.tokens.npy'
+    tokens.write_bytes(tokens.read_bytes()[:-50] + b'\xff' * 50)
+    reader = WindowReader(Corpus(ids), 'train', 16)
+    with pytest.raises(UserError, match='it holds the id 65535'):
+        reader.read(range(len(reader)))
