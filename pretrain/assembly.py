@@ -131,6 +131,9 @@ def open_run(folder, config, step=None):
     Raises:
         UserError: something is missing or damaged.
     """
+    missing = [name for name in ('data', 'model', 'objective', 'optimizer') if name not in config]
+    if missing:
+        raise UserError(f'{str(folder)!r}: its config.json is damaged, it has no {missing[0]!r}')
     use_compilation_cache(config.data.cache)
     tokens = tokenizer.load(Path(folder) / 'tokenizer.model')
     if restoration.read_progress(folder, step).get('tokenizer') != tokens.digest:

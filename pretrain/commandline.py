@@ -207,11 +207,7 @@ def read_run_config(folder):
     path = Path(folder) / 'config.json'
     if not path.exists():
         raise UserError(f'--checkpoint: {str(folder)!r} holds no run (no config.json)')
-    config = read_config(path)
-    missing = [name for name in ('data', 'model', 'objective', 'optimizer') if name not in config]
-    if missing:
-        raise UserError(f'{str(path)!r} is no config of a run: it has no {missing[0]!r}')
-    return config
+    return read_config(path)
 
 
 def read_config(path):

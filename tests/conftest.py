@@ -12,6 +12,8 @@ COMPILED = ROOT / 'cache' / 'compiled-for-tests'
 jax.config.update('jax_num_cpu_devices', 8)
 jax.config.update('jax_compilation_cache_dir', str(COMPILED))
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
+# The tests compile much and run little.
+jax.config.update('jax_disable_most_optimizations', True)
 
 
 @pytest.fixture(scope='session')
@@ -22,5 +24,6 @@ def environment():
         'JAX_PLATFORMS': 'cpu',
         'JAX_COMPILATION_CACHE_DIR': str(COMPILED),
         'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.1',
+        'JAX_DISABLE_MOST_OPTIMIZATIONS': '1',
         'PYTHONWARNINGS': 'error:::pretrain,error:::objectives,error:::configs',
     }

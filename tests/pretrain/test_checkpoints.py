@@ -292,7 +292,7 @@ def test_a_real_write_error(tmp_path):
     assert output == (
         'could not save checkpoint of step 2: File too large; the checkpoint of step 1 is whole\n'
     ), errors
-    assert (tmp_path / '2.orbax-checkpoint-tmp').is_dir()
+    assert not (tmp_path / '2.orbax-checkpoint-tmp').exists()
     params = {'w': jax.ShapeDtypeStruct((50_000,), jnp.float32)}
     restored = restore_params(tmp_path, params)['w']
     expected = np.random.default_rng(1).random(50_000, np.float32)
