@@ -57,21 +57,10 @@ def make(config, vocabulary):
 
     def loss(models, batch, key):
         model = models['model']
-        hidden_BxLxD = model.hidden(batch, key)
-        sums = losses.cross_entropy(
-            model.logits, hidden_BxLxD, batch.targets_BxK, batch.weights_BxK
-        )
-        weight = jnp.sum(batch.weights_BxK)
+        z_loss = 0.0 if key is None else config.z_loss
+        terms, metrics = losses.predict_targets(model, model.hidden(batch, key), batch, z_loss)
+        bits = terms['cross_entropy'].sum / jnp.log(2.0)
         bytes_ = jnp.sum(batch.weights_BxK * bytes_V[batch.targets_BxK])
-        terms = {'cross_entropy': contract.Term(sums.loss, weight)}
-        if config.z_loss and key is not None:  # it steers training and is no part of the score
-            terms['z_loss'] = contract.Term(sums.z, weight, config.z_loss)
-        return contract.Loss(
-            terms=terms,
-            metrics={
-                'accuracy': contract.Mean(sums.correct, weight),
-                'bits_per_byte': contract.Mean(sums.loss / jnp.log(2.0), bytes_),
-            },
-        )
+        return contract.Loss(terms, metrics | {'bits_per_byte': contract.Mean(bits, bytes_)})
 
-    return contract.Objective(window_length, corrupt, loss)
+    return contract.Objective(window_length, corrupt, loss, stacks=('decoder',))

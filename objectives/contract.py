@@ -26,6 +26,8 @@ class Vocabulary:
     sentinels: ids of the sentinels, the highest first (T5, section 3.1.4).
     word_start_V: bool, which pieces begin a word.
     bytes_V: int32, how many bytes of raw text each piece stands for; 0 for special ids.
+    log_frequency_V: float32, natural logarithm of each piece's share of the text, as a unigram
+        tokenizer knows it; None where it does not.
     """
 
     size: int
@@ -40,6 +42,32 @@ class Vocabulary:
     sentinels: tuple[int, ...] | None
     word_start_V: np.ndarray
     bytes_V: np.ndarray
+    log_frequency_V: np.ndarray | None = None
+
+
+def require(vocabulary, **uses):
+    """Raises ValueError when the tokenizer lacks an id: require(vocabulary, mask='masked_lm').
+
+    Args:
+        vocabulary: Vocabulary.
+        uses: names of its fields, each with the objective that needs it.
+    """
+    for field, objective in uses.items():
+        if getattr(vocabulary, field) is None:
+            raise ValueError(
+                f'{objective} needs a tokenizer with {_SHOWN.get(field, field)}, which this one '
+                "has not: data.tokenizer='' trains one that has"
+            )
+
+
+_SHOWN = {
+    'cls': 'a [CLS] piece',
+    'sep': 'a [SEP] piece',
+    'mask': 'a [MASK] piece',
+    'modes': 'the mode pieces [R], [X] and [S]',
+    'sentinels': 'sentinels',
+    'log_frequency_V': 'frequencies of its pieces (a unigram model)',
+}
 
 
 class Windows(NamedTuple):
@@ -56,6 +84,11 @@ class Windows(NamedTuple):
     sentences_BxW: jax.Array
     documents_BxW: jax.Array
     numbers_B: jax.Array
+
+
+def row_keys(key, numbers_B):
+    """A key for each row, from its number in the run: its choices do not depend on its batch."""
+    return jax.vmap(lambda number: jax.random.fold_in(key, number))(numbers_B)
 
 
 class Inputs(NamedTuple):
@@ -83,6 +116,11 @@ class Batch(NamedTuple):
     targets_BxK: token ids to predict.
     weights_BxK: float32, 0 where there is nothing to predict.
     places_BxK: which of the L places each target belongs to; None: target k belongs to place k.
+    labels_B: the class of each row as a whole (is the second text the next one?), -1 where it has
+        none; None: rows have no classes.
+    seeds_B: uint32, for objectives whose loss draws at random from what a model says (ELECTRA's
+        replacements): keys made from them depend on the row alone, not on the part of the batch
+        that it is worked off in. None for the others.
     """
 
     inputs: Inputs
@@ -90,17 +128,25 @@ class Batch(NamedTuple):
     targets_BxK: jax.Array
     weights_BxK: jax.Array
     places_BxK: jax.Array | None = None
+    labels_B: jax.Array | None = None
+    seeds_B: jax.Array | None = None
 
 
 class Model(NamedTuple):
-    """A model bound to its parameters.
+    """A model bound to its parameters; the last three where its config has such a head.
 
     hidden(batch, key=None) -> hidden_BxLxD; without a key the model runs without dropout.
     logits(hidden_BxKxD) -> logits_BxKxV, float32.
+    classify(hidden_BxLxD) -> logits_BxC of the whole row, from its first place (BERT's pooler).
+    score(hidden_BxLxD) -> one logit a place, BxL (ELECTRA's discriminator).
+    project(hidden_BxLxD) -> BxLxP, the learned map to another model's width (distillation).
     """
 
     hidden: Callable
     logits: Callable
+    classify: Callable | None = None
+    score: Callable | None = None
+    project: Callable | None = None
 
 
 class Term(NamedTuple):
@@ -136,10 +182,22 @@ class Objective(NamedTuple):
     corrupt(key, windows) -> Batch, pure, jitted, static shapes, on the whole global batch.
     loss(models, batch, key) -> Loss; `models` maps each name of `models` to a Model, and the key
         is None in evaluation.
-    models: the names of the models that the loss asks for.
+    models: the names of the models that the loss asks for, each with the fields of its config
+        that the objective fixes ({'model': {'classes': 2}}). A recipe's `model` is the config of
+        all of them; a section of the model's own name (`generator`) changes fields for it.
+    frozen: those of them that are not trained (a teacher).
+    shared: parameters that a model has not of its own: {'generator': ('discriminator',
+        ('token_embedding', ...))}.
+    stacks: what the batches are made for: ('encoder',), ('decoder',), ('encoder', 'decoder');
+        None: any.
+    projects_all: the loss asks for the logits of every place, not of the targets alone.
     """
 
     window_length: Callable[[], int]
     corrupt: Callable[[jax.Array, Windows], Batch]
     loss: Callable[[dict[str, Model], Batch, jax.Array | None], Loss]
-    models: tuple[str, ...] = ('model',)
+    models: dict[str, dict] = {'model': {}}  # noqa: RUF012
+    frozen: tuple[str, ...] = ()
+    shared: dict[str, tuple[str, tuple[str, ...]]] = {}  # noqa: RUF012
+    stacks: tuple[str, ...] | None = None
+    projects_all: bool = False

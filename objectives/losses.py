@@ -5,6 +5,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from objectives import contract
+
 # Above this many logits (float32 and their gradient: 2 GiB) they are made and thrown away in
 # chunks of positions, at about a fifth more time (measured on CPU, V = 32,000).
 LOGITS_AT_ONCE = 2**28
@@ -55,6 +57,36 @@ def cross_entropy(logits_fn, hidden_BxKxD, labels_BxK, weights_BxK, chunk=None):
 
     zero = Sums(*[jnp.zeros((), jnp.float32)] * 3)
     return jax.lax.scan(add, zero, (cut(hidden_BxKxD), cut(labels_BxK), cut(weights_BxK)))[0]
+
+
+def at_places(hidden_BxLxD, places_BxK):
+    """The hidden states of some places, hidden_BxKxD; all of them where `places_BxK` is None."""
+    if places_BxK is None:
+        return hidden_BxLxD
+    return jnp.take_along_axis(hidden_BxLxD, places_BxK[..., None], axis=1)
+
+
+def predict_targets(model, hidden_BxLxD, batch, z_loss=0.0):
+    """The loss of a batch's targets: what most objectives consist of.
+
+    Args:
+        model: contract.Model; only the predicted places meet its vocabulary.
+        hidden_BxLxD: what it made of the batch.
+        batch: contract.Batch.
+        z_loss: coefficient of (log Z)^2, which keeps logits near 0 in training; 0: none, as in
+            evaluation, where it is no part of the score.
+
+    Returns:
+        contract.Loss with the term `cross_entropy` (nats a target; `z_loss`) and the metric
+        `accuracy`.
+    """
+    hidden_BxKxD = at_places(hidden_BxLxD, batch.places_BxK)
+    sums = cross_entropy(model.logits, hidden_BxKxD, batch.targets_BxK, batch.weights_BxK)
+    weight = jnp.sum(batch.weights_BxK)
+    terms = {'cross_entropy': contract.Term(sums.loss, weight)}
+    if z_loss:
+        terms['z_loss'] = contract.Term(sums.z, weight, z_loss)
+    return contract.Loss(terms, {'accuracy': contract.Mean(sums.correct, weight)})
 
 
 def _chunk_length(logits_fn, hidden_BxKxD):
