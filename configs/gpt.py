@@ -25,7 +25,8 @@ Its band width and which layers are local are not published: every second layer 
 Its batch ramp is left out: the batch is full from the first step.
 """
 
-from configs.recipe import recipe, select
+from configs import objectives
+from configs.recipe import paper_scale, recipe, select
 
 GPT2 = {  # layers, width, heads, learning rate
     'gpt2_124m': (12, 768, 12, 6e-4),
@@ -56,9 +57,7 @@ def get_config(variant='tiny'):
 def gpt(layers, width, heads, length):
     """A GPT-2 of any size: pre-norm, learned positions, tied logits, residual layers scaled."""
     config = recipe()
-    config.objective.length = length
-    config.objective.separate_documents = False
-    config.objective.z_loss = 0.0
+    config.objective = objectives.causal_lm(length)
     config.model.update(
         decoder_layers=layers,
         width=width,
@@ -109,13 +108,11 @@ def modern():
 def gpt2(layers, width, heads, learning_rate):
     """A published size of GPT-2: 512 windows of 1024 tokens a step."""
     config = gpt(layers, width, heads, length=1024)
-    config.data.tokenizer_megabytes = 100.0
-    config.data.validation_fraction = 0.005
-    config.data.shard_megabytes = 64.0
+    paper_scale(config)
     config.steps = 300_000
     config.batch_size = 512
     config.accumulation = 16
-    config.model.update(vocabulary=50257, dtype='bfloat16', remat='dots')
+    config.model.vocabulary = 50257
     config.optimizer.learning_rate = learning_rate
     config.optimizer.schedule.warmup = 2000.0
     return config
@@ -127,7 +124,7 @@ def gpt3(layers, width, heads, batch, learning_rate, mesh):
     length = 2048
     config.objective.length = config.model.max_positions = length
     config.model.vocabulary = 50304  # divisible, for tensor parallelism
-    config.model.update(attention_window=256, window_every=2, window_offset=1, remat='full')
+    config.model.update(attention_window=256, global_every=2, remat='full')
     config.batch_size = batch
     config.accumulation = 1
     config.steps = 300_000_000_000 // (batch * length)

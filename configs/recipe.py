@@ -17,26 +17,32 @@ MODEL = {  # what each field does stands in pretrain/model/config.py
     'norm_bias': True,
     'norm_epsilon': 1e-5,
     'norm_placement': 'pre',
+    'first_norm': True,
     'final_norm': True,
     'embedding_norm': False,
     'biases': True,
     'positions': 'learned',
     'max_positions': 1024,
     'rotary_theta': 10000.0,
+    'rotary_theta_local': 0.0,
     'relative_buckets': 32,
     'relative_distance': 128,
     'segment_types': 0,
+    'embedding_width': 0,
     'activation': 'gelu',
     'gated': False,
     'scale_attention': True,
     'query_key_norm': False,
     'attention_window': 0,
-    'window_every': 1,
-    'window_offset': 0,
+    'global_every': 0,
+    'token_head': True,
     'tied': True,
     'scale_logits': False,
     'logit_transform': False,
     'logit_bias': False,
+    'classes': 0,
+    'token_scores': False,
+    'projection_width': 0,
     'initializer': 'normal',
     'stddev': 0.02,
     'position_stddev': 0.0,
@@ -59,6 +65,7 @@ def recipe():
     config.seed = 0
     config.steps = 1000
     config.batch_size = 16  # windows a step, over all devices and processes
+    config.phases = ()  # (steps, batch_size, length) of those before the last
     config.accumulation = 1  # parts that a batch is worked off in
     config.mesh = 'data=-1'  # axes: data, fsdp, tensor
     config.init_from = ''  # a run whose parameters a new run starts from
@@ -86,6 +93,7 @@ def recipe():
     optimizer.b1 = 0.9
     optimizer.b2 = 0.999
     optimizer.epsilon = 1e-8
+    optimizer.bias_correction = True  # False: BERT's Adam
     optimizer.momentum = 0.95  # muon's
     optimizer.weight_decay = 0.0
     optimizer.no_decay = r'(bias|scale)$'
@@ -138,6 +146,14 @@ def select(variant, variants):
     return config
 
 
+def paper_scale(config):
+    """What the papers' sizes have in common: much text, bfloat16, activations made again."""
+    config.data.update(
+        tokenizer_megabytes=100.0, validation_fraction=0.005, shard_megabytes=64.0
+    )
+    config.model.update(dtype='bfloat16', remat='dots')
+
+
 def smoke(config):
     """Cuts a config down to seconds on a CPU: what it is stays, how large it is goes."""
     model = config.model
@@ -151,10 +167,23 @@ def smoke(config):
     if model.attention_window:
         model.attention_window = 8
     model.max_positions = min(model.max_positions, 128)
-    if 'length' in config.objective:
-        config.objective.length = 32
+    for name in ('length', 'inputs_length', 'window'):
+        if config.objective.get(name):
+            config.objective[name] = 32
+    if 'generator' in config:
+        config.generator.update(width=16, heads=2, feedforward_width=32)
+        model.embedding_width = 16 if model.embedding_width < model.width else 32
+    if 'teacher' in config:
+        config.objective.teacher = ''
+        config.teacher.update({name: 4 for name in config.teacher if name.endswith('_layers')})
+        if config.objective.layers:
+            config.objective.layers = (0, 3)
+    cut, separator = config.data.cut, config.data.separator
     config.data.update(recipe().data.copy_and_resolve_references())
+    config.data.update(cut=cut, separator=separator)
     config.steps, config.batch_size, config.accumulation = 20, 8, 1
+    if config.phases:
+        config.phases = ((10, 8, 16),)
     config.mesh = 'data=-1'
     config.optimizer.schedule.update(unit='steps', warmup=2.0, decay=0.0)
     config.checkpoint.every = config.eval.every = 10

@@ -7,7 +7,16 @@ wherever Python finds it, so that a new objective needs no change here.
 import difflib
 import importlib
 
-NAMES = ('causal_lm',)
+NAMES = (
+    'causal_lm',
+    'masked_lm',
+    'next_sentence',
+    'span_corruption',
+    'prefix_lm',
+    'mixture_of_denoisers',
+    'replaced_token',
+    'distillation',
+)
 
 
 def find(name):

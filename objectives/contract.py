@@ -190,6 +190,7 @@ class Objective(NamedTuple):
         ('token_embedding', ...))}.
     stacks: what the batches are made for: ('encoder',), ('decoder',), ('encoder', 'decoder');
         None: any.
+    cut: the `data.cut` that the windows must come with ('document': pairs of texts); None: any.
     projects_all: the loss asks for the logits of every place, not of the targets alone.
     """
 
@@ -200,4 +201,5 @@ class Objective(NamedTuple):
     frozen: tuple[str, ...] = ()
     shared: dict[str, tuple[str, tuple[str, ...]]] = {}  # noqa: RUF012
     stacks: tuple[str, ...] | None = None
+    cut: str | None = None
     projects_all: bool = False

@@ -37,11 +37,63 @@ def cross_entropy(logits_fn, hidden_BxKxD, labels_BxK, weights_BxK, chunk=None):
     Returns:
         Sums. Divide by the summed weights of the whole global batch, not of a part of it.
     """
-    batch, positions = labels_BxK.shape
     if chunk is None:
         chunk = _chunk_length(logits_fn, hidden_BxKxD)
+    arrays = hidden_BxKxD, labels_BxK, weights_BxK
+    return _in_chunks(lambda *parts: _sums(logits_fn, *parts), arrays, chunk)
+
+
+class Divergence(NamedTuple):
+    """Sums over positions, each counted with its weight; float32 scalars.
+
+    kl: nats. mse: squared differences of logits, summed over the vocabulary. agreement: positions
+    at which both have the same highest logit.
+    """
+
+    kl: jax.Array
+    mse: jax.Array
+    agreement: jax.Array
+
+
+def divergence(
+    student_fn, student_BxKxD, teacher_fn, teacher_BxKxE, weights_BxK, temperature=1.0, chunk=None
+):
+    """KL(teacher || student) of softmax(logits / temperature), summed and not averaged.
+
+    Args:
+        student_fn, teacher_fn: hidden states -> logits_BxKxV in float32.
+        student_BxKxD, teacher_BxKxE: hidden states of both at the same positions.
+        weights_BxK: float32.
+        temperature: of both distributions; mse and agreement do not depend on it.
+        chunk: positions of K projected at once; None decides by the number of logits.
+
+    Returns:
+        Divergence; no gradient goes through the teacher's logits.
+    """
+    if chunk is None:
+        chunk = _chunk_length(student_fn, student_BxKxD)
+
+    def sums(student, teacher, weights_BxK):
+        s_BxKxV = student_fn(student).astype(jnp.float32)
+        t_BxKxV = jax.lax.stop_gradient(teacher_fn(teacher).astype(jnp.float32))
+        log_s_BxKxV = jax.nn.log_softmax(s_BxKxV / temperature)
+        log_t_BxKxV = jax.nn.log_softmax(t_BxKxV / temperature)
+        kl_BxK = jnp.sum(jnp.exp(log_t_BxKxV) * (log_t_BxKxV - log_s_BxKxV), axis=-1)
+        same_BxK = jnp.argmax(s_BxKxV, axis=-1) == jnp.argmax(t_BxKxV, axis=-1)
+        return Divergence(
+            kl=jnp.sum(weights_BxK * kl_BxK),
+            mse=jnp.sum(weights_BxK * jnp.sum(jnp.square(s_BxKxV - t_BxKxV), axis=-1)),
+            agreement=jnp.sum(weights_BxK * same_BxK),
+        )
+
+    return _in_chunks(sums, (student_BxKxD, teacher_BxKxE, weights_BxK), chunk)
+
+
+def _in_chunks(sums, arrays, chunk):
+    """sums(*arrays), worked off in chunks of positions (axis 1) that are added up."""
+    batch, positions = arrays[0].shape[:2]
     if chunk >= positions:
-        return _sums(logits_fn, hidden_BxKxD, labels_BxK, weights_BxK)
+        return sums(*arrays)
 
     # Chunks are cut along the positions: the batch axis is the sharded one and stays whole.
     chunks = -(-positions // chunk)
@@ -52,11 +104,13 @@ def cross_entropy(logits_fn, hidden_BxKxD, labels_BxK, weights_BxK, chunk=None):
         return jnp.moveaxis(x.reshape(batch, chunks, chunk, *x.shape[2:]), 1, 0)
 
     @jax.checkpoint  # the logits of a chunk are made again in the backward pass, never kept
-    def add(sums, part):
-        return jax.tree.map(jnp.add, sums, _sums(logits_fn, *part)), None
+    def add(total, part):
+        return jax.tree.map(jnp.add, total, sums(*part)), None
 
-    zero = Sums(*[jnp.zeros((), jnp.float32)] * 3)
-    return jax.lax.scan(add, zero, (cut(hidden_BxKxD), cut(labels_BxK), cut(weights_BxK)))[0]
+    parts = jax.tree.map(cut, arrays)
+    shapes = jax.eval_shape(sums, *jax.tree.map(lambda x: x[0], parts))
+    zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    return jax.lax.scan(add, zero, parts)[0]
 
 
 def at_places(hidden_BxLxD, places_BxK):

@@ -1,21 +1,31 @@
 """From a config to the things a command works with: corpus, windows, learner, a saved run."""
 
+import difflib
 import os
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
+import numpy as np
 
 import objectives
 from objectives import contract
-from pretrain import checkpoints, partitioning, restoration
+from pretrain import (
+    checkpoints,
+    commandline,
+    manifest,
+    partitioning,
+    phases,
+    restoration,
+    teacher,
+)
 from pretrain.data import preparation, tokenizer
 from pretrain.data.corpus import Corpus, WindowReader
 from pretrain.errors import UserError
 from pretrain.model.config import TransformerConfig
 from pretrain.model.transformer import Transformer
 from pretrain.optimizers import make_optimizer
-from pretrain.train_step import Learner, init_state
+from pretrain.train_step import Learner, draw_params, init_state
 
 
 def corpus_recipe(data):
@@ -36,36 +46,52 @@ def open_corpus(data, processes=0):
     return Corpus(preparation.prepare(corpus_recipe(data), data.cache, processes))
 
 
-def make_objective(config, vocabulary):
-    """contract.Objective of a config; UserError when the name or a number of it is wrong."""
+def make_objective(config, vocabulary, objective=None):
+    """contract.Objective of a config; UserError when the name or a number of it is wrong.
+
+    Args:
+        config: of the run. vocabulary: contract.Vocabulary.
+        objective: a section `objective` to take in place of the config's.
+    """
+    section = config.objective if objective is None else objective
     try:
-        return objectives.find(config.objective.name)(config.objective, vocabulary)
-    except (ValueError, AttributeError, TypeError) as error:
-        raise UserError(f'objective: {error}') from None
+        return objectives.find(section.name)(section, vocabulary)
+    except (ValueError, AttributeError, TypeError, KeyError) as error:
+        text = error.args[0] if isinstance(error, KeyError) and error.args else error
+        raise UserError(f'objective: {text}') from None
 
 
 def open_windows(config, corpus, split, objective, tail=False):
     """corpus.WindowReader of a split, as the config's `data` and the objective want it."""
     data = config.data
+    if objective.cut and data.cut != objective.cut:
+        raise UserError(
+            f'objective {config.objective.name!r} needs windows that begin with a sentence and '
+            f'keep to one document: set data.cut={objective.cut}, not {data.cut!r}'
+        )
     return WindowReader(corpus, split, objective.window_length(), data.cut, data.separator, tail)
 
 
-def make_transformer(config, vocabulary):
-    """The Transformer of a config, for a tokenizer.
+def make_transformer(config, vocabulary, name='model', fixed=None):
+    """The Transformer of one of a config's models, for a tokenizer.
+
+    Args:
+        config: of the run: the section `model`, with the fields changed that the section of the
+            model's own name holds.
+        vocabulary: contract.Vocabulary.
+        name: of the model. fixed: fields that the objective sets.
 
     Raises:
-        UserError: the fields of `model` contradict each other or the objective.
+        UserError: the fields contradict each other or the tokenizer.
     """
-    if 'length' in config.objective:
-        length, model = config.objective.length, config.model
-        if length < 1:
-            raise UserError(f'objective.length={length} must be at least 1')
-        if model.positions == 'learned' and length > model.max_positions:
-            raise UserError(
-                f'objective.length={length} is more than model.max_positions='
-                f'{model.max_positions}: make one of them fit the other'
-            )
     fields = config.model.to_dict()
+    own = config.get(name) if name != 'model' else None
+    for key, value in (own.to_dict() if own else {}).items():
+        if key not in fields:
+            near = difflib.get_close_matches(key, fields, 1)
+            hint = f'; did you mean {near[0]!r}?' if near else ''
+            raise UserError(f'{name}.{key} is no field of a model{hint}')
+        fields[key] = value
     rows = fields.get('vocabulary') or vocabulary.table_size
     if rows < vocabulary.size:
         raise UserError(
@@ -73,25 +99,87 @@ def make_transformer(config, vocabulary):
             'set it to 0, or data.vocabulary_size lower'
         )
     try:
-        fields = TransformerConfig(**(fields | {'vocabulary': rows}))
+        fields = TransformerConfig(**(fields | (fixed or {}) | {'vocabulary': rows}))
     except TypeError as error:
         raise UserError(f'model: {str(error).split("() ")[-1]}') from None
     return Transformer(fields)
 
 
-def make_learner(config, vocabulary):
-    """train_step.Learner of a config, for a tokenizer."""
+def make_learner(config, vocabulary, phase=None):
+    """train_step.Learner of a config, for a tokenizer.
+
+    Args:
+        config: of the run. vocabulary: contract.Vocabulary.
+        phase: phases.Phase; None: the last.
+
+    Raises:
+        UserError: something in the config is wrong, or its parts do not go together.
+    """
     if config.steps < 1:
         raise UserError(f'steps={config.steps} must be at least 1')
-    objective = make_objective(config, vocabulary)
-    tokens = config.batch_size * objective.window_length()
+    phase = phase or phases.plan(config)[-1]
+    objective = make_objective(config, vocabulary, phases.objective_of(config, phase))
+    tokens = phase.batch_size * objective.window_length()
+    transformers = {}
+    for name, fixed in objective.models.items():
+        if name == 'teacher' and config.objective.teacher:
+            transformers[name] = teacher_module(config, vocabulary)
+        else:
+            transformers[name] = make_transformer(config, vocabulary, name, fixed)
+    if 'teacher' in transformers:
+        teacher.check_fits(config, transformers['student'].config, transformers['teacher'].config)
+    check_batch_fits(config, objective, transformers)
     return Learner(
-        transformers={name: make_transformer(config, vocabulary) for name in objective.models},
+        transformers=transformers,
         objective=objective,
         optimizer=make_optimizer(config.optimizer, config.steps, tokens),
         seed=config.seed,
         accumulation=config.accumulation,
     )
+
+
+def batch_shapes(objective, rows=1):
+    """The contract.Batch that the objective makes of `rows` windows, as ShapeDtypeStructs."""
+    window = jax.ShapeDtypeStruct((rows, objective.window_length()), np.int32)
+    numbers = jax.ShapeDtypeStruct((rows,), np.int32)
+    windows = contract.Windows(window, window, window, numbers)
+    return jax.eval_shape(objective.corrupt, jax.random.key(0), windows)
+
+
+def check_batch_fits(config, objective, transformers):
+    """Refuses models that have not the stacks or the positions that the batches need."""
+    name = config.objective.name
+    if objective.window_length() < 1:
+        raise UserError(f'objective {name!r} asks for windows of {objective.window_length()} tokens')
+    batch = batch_shapes(objective)
+    lengths = {'inputs': batch.inputs.tokens_BxL.shape[1]}
+    if batch.decoder_inputs is not None:
+        lengths['targets'] = batch.decoder_inputs.tokens_BxL.shape[1]
+    for model, module in transformers.items():
+        fields = module.config
+        has = tuple(s for s in ('encoder', 'decoder') if getattr(fields, f'{s}_layers'))
+        needs = objective.stacks
+        if needs and has != needs:
+            wrong = ', '.join(
+                f'{model}.{s}_layers={getattr(fields, f"{s}_layers")}'
+                for s in ('encoder', 'decoder')
+                if (s in has) != (s in needs)
+            )
+            mends = ', '.join(
+                f'{s}_layers above 0' if s in needs else f'{s}_layers=0'
+                for s in ('encoder', 'decoder')
+                if (s in has) != (s in needs)
+            )
+            raise UserError(
+                f'objective {name!r} needs a model with {" and ".join(needs)} alone, and {wrong}: '
+                f'set {mends}'
+            )
+        for side, length in lengths.items():
+            if fields.positions == 'learned' and length > fields.max_positions:
+                raise UserError(
+                    f'objective {name!r} makes {side} of {length} tokens, more than '
+                    f'{model}.max_positions={fields.max_positions}: make one of them fit the other'
+                )
 
 
 def abstract_state(learner, mesh):
@@ -103,6 +191,96 @@ def abstract_state(learner, mesh):
     )
 
 
+def abstract_frozen(learner, mesh):
+    """The parameters of the models that are not trained, as ShapeDtypeStructs on the mesh."""
+    shapes = jax.eval_shape(lambda: draw_params(learner))
+    shapes = {'params': {name: shapes[name] for name in learner.objective.frozen}}
+    shardings = partitioning.state_shardings(mesh, shapes)
+    return jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
+    )['params']
+
+
+def open_teacher(folder):
+    """The config and the Tokenizer of the run that `objective.teacher` names.
+
+    Raises:
+        UserError: there is no such run.
+    """
+    path = Path(folder)
+    if not (path / 'config.json').is_file():
+        raise UserError(
+            f'objective.teacher={str(folder)!r} holds no run: make one, for instance '
+            f'python -m pretrain.train --config=configs/bert.py:tiny --workdir={folder}'
+        )
+    return commandline.read_config(path / 'config.json'), tokenizer.load(path / 'tokenizer.model')
+
+
+def teacher_module(config, vocabulary):
+    """The Transformer of the run that `objective.teacher` names.
+
+    Raises:
+        UserError: there is no such run, or its vocabulary is not the corpus's.
+    """
+    folder = config.objective.teacher
+    own, tokens = open_teacher(folder)
+    theirs = tokens.vocabulary
+    if theirs.size != vocabulary.size or (theirs.bytes_V != vocabulary.bytes_V).any():
+        raise UserError(
+            f'objective.teacher={folder!r} has another vocabulary ({theirs.size} ids) than the '
+            f'corpus ({vocabulary.size} ids): set data.tokenizer={folder}/tokenizer.model'
+        )
+    return teaching(make_learner(own, theirs).transformers)
+
+
+def teaching(of_models):
+    """Of {model name: ...} of a run, what belongs to the model that can teach."""
+    return next(of_models[n] for n in ('model', 'student', 'generator') if n in of_models)
+
+
+def frozen_params(config, learner, mesh, recorded=None):
+    """The parameters of the models that a run does not train.
+
+    A teacher's are read from its run and not saved again: a checkpoint records its step and the
+    digest of its parameters, and a run goes on with that very teacher only.
+
+    Args:
+        config: of the run. learner: its Learner. mesh: jax Mesh.
+        recorded: what a checkpoint of the run says of its teacher (see Returns); None: any.
+
+    Returns:
+        ({model name: parameters}, facts): facts are the teacher's step and the digest of its
+        parameters, JSON-able; None where there is no teacher or it is drawn at random.
+
+    Raises:
+        UserError: the teacher's checkpoint is missing, damaged, or not the recorded one.
+    """
+    names = learner.objective.frozen
+    if not names:
+        return {}, None
+    folder = config.objective.get('teacher', '')
+    if not folder:
+        shardings = jax.tree.map(lambda x: x.sharding, abstract_frozen(learner, mesh))
+        draw = jax.jit(
+            lambda: {n: p for n, p in draw_params(learner).items() if n in names},
+            out_shardings=shardings,
+        )
+        return draw(), None
+    own, tokens = open_teacher(folder)
+    step = recorded['step'] if recorded else restoration.newest_whole(folder)
+    path, _ = restoration.find(folder)
+    teachers = make_learner(own, tokens.vocabulary)
+    whole = abstract_state(teachers, mesh)['params']
+    params = checkpoints.restore_params(folder, whole, step)
+    facts = {'step': step, 'digest': manifest.item_digest(path / str(step), 'params')}
+    if recorded and facts != recorded:
+        raise UserError(
+            f'objective.teacher={folder!r}: the parameters of its step {step} are not those that '
+            'this run has learned from so far: put them back, or give another --workdir'
+        )
+    return {'teacher': teaching(params)}, facts
+
+
 def use_compilation_cache(cache):
     """Keeps compiled programs, unless JAX_COMPILATION_CACHE_DIR names a place already."""
     if not jax.config.jax_compilation_cache_dir:
@@ -110,7 +288,7 @@ def use_compilation_cache(cache):
 
 
 class Run(NamedTuple):
-    """A trained model read from a run's folder."""
+    """A trained model read from a run's folder; `params` holds the frozen models' as well."""
 
     config: object
     tokenizer: tokenizer.Tokenizer
@@ -120,13 +298,14 @@ class Run(NamedTuple):
     mesh: object
 
 
-def open_run(folder, config, step=None):
+def open_run(folder, config, step=None, frozen=True):
     """Reads a run: its config, its tokenizer and its parameters.
 
     Args:
         folder: of the run.
         config: the run's own, or one changed where it runs or what it reads.
         step: of the checkpoint; None: the newest whole one.
+        frozen: read the models that were not trained, too.
 
     Raises:
         UserError: something is missing or damaged.
@@ -136,7 +315,8 @@ def open_run(folder, config, step=None):
         raise UserError(f'{str(folder)!r}: its config.json is damaged, it has no {missing[0]!r}')
     use_compilation_cache(config.data.cache)
     tokens = tokenizer.load(Path(folder) / 'tokenizer.model')
-    if restoration.read_progress(folder, step).get('tokenizer') != tokens.digest:
+    progress = restoration.read_progress(folder, step)
+    if progress.get('tokenizer') != tokens.digest:
         raise UserError(
             f'{str(folder)!r}: its tokenizer.model is not the one that its checkpoint was trained '
             'with: put that one back'
@@ -145,4 +325,6 @@ def open_run(folder, config, step=None):
     learner = make_learner(config, tokens.vocabulary)
     params = abstract_state(learner, mesh)['params']
     restored = checkpoints.restore_params(folder, params, step)
+    if frozen:
+        restored |= frozen_params(config, learner, mesh, progress.get('teacher'))[0]
     return Run(config, tokens, learner.objective, learner, restored, mesh)

@@ -196,6 +196,13 @@ def get_config(path):
     return read_config(path)
 
 
+def _with_tuples(tree):
+    """JSON has no tuples, and configs no lists: what was a tuple becomes one again."""
+    if isinstance(tree, dict):
+        return {key: _with_tuples(value) for key, value in tree.items()}
+    return tuple(map(_with_tuples, tree)) if isinstance(tree, list) else tree
+
+
 def read_run_config(folder):
     """The config of a run, from its folder.
 
@@ -220,7 +227,7 @@ def read_config(path):
         tree = json.loads(Path(path).read_text())
         if not isinstance(tree, dict):
             raise ValueError('it holds no JSON object')
-        return ConfigDict(tree)
+        return ConfigDict(_with_tuples(tree))
     except OSError as error:
         raise UserError(f'cannot read {str(path)!r}: {error.strerror}') from None
     except ValueError as error:

@@ -18,8 +18,11 @@ def draw(workdir):
         Path of the picture, or None when there is nothing to draw yet.
     """
     rows = run_log.read_rows(workdir)
-    train = [(r['step'], r['loss']) for r in rows if 'loss' in r]
-    validation = [(r['step'], r['validation_loss']) for r in rows if 'validation_loss' in r]
+    # Where a loss has several terms, the one that the line of frequencies can be compared with.
+    name = 'cross_entropy' if any('cross_entropy' in r for r in rows) else 'loss'
+    train = [(r['step'], r[name]) for r in rows if name in r]
+    name = f'validation_{name}'
+    validation = [(r['step'], r[name]) for r in rows if name in r]
     unigram = [r['validation_unigram'] for r in rows if 'validation_unigram' in r]
     if not train and not validation:
         return None
@@ -42,7 +45,7 @@ def draw(workdir):
     if unigram:
         label = f'unigram frequencies ({unigram[-1]:.3f})'
         axes.axhline(unigram[-1], color='grey', linestyle='--', label=label)
-    axes.set(xlabel='step', ylabel='loss (nats a token)', title=Path(workdir).resolve().name)
+    axes.set(xlabel='step', ylabel='cross-entropy (nats a predicted token)', title=Path(workdir).resolve().name)
     axes.grid(alpha=0.3)
     axes.legend()
     path = Path(workdir) / 'loss.png'

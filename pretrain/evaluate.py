@@ -59,9 +59,13 @@ def main(argv):
     shards = partitioning.batch_shards(run.mesh)
     batch = BATCH.value or -(-config.batch_size // config.accumulation // shards) * shards
     step = jax.jit(functools.partial(train_step.evaluation_step, run.learner))
+    unigram_V = None
+    if same_source:
+        train = assembly.open_windows(config, corpus, 'train', run.objective)
+        unigram_V = evaluation.unigram(corpus, run.objective, train)
     scores = evaluation.evaluate(
         step, run.params, reader, batch, run.mesh,
-        unigram_V=evaluation.unigram(corpus, config.data.separator) if same_source else None,
+        unigram_V=unigram_V,
         progress=functools.partial(tqdm, desc=f'evaluating {split}', unit='batch'),
     )  # fmt: skip
     print(f'{folder} on {config.data.source}, {split}: {len(reader):,} windows')

@@ -3,11 +3,13 @@
 import math
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from pretrain import partitioning
 from pretrain.data import loader
 
+SAMPLED, SAMPLED_AT_ONCE = 1024, 64  # windows, to count the special ids among the targets
 TOKEN_LOSS = 'cross_entropy'  # the term that is nats a predicted token
 
 
@@ -52,22 +54,39 @@ def evaluate(step, params, reader, batch, mesh, windows=0, unigram_V=None, progr
     return {name: float(value) for name, value in result.items()}
 
 
-def unigram(corpus, separator):
-    """Log-probabilities of tokens by their frequency in the training split, one added to each.
+def unigram(corpus, objective, reader):
+    """Log-probabilities of predicted tokens by their frequency in the training split.
+
+    Pieces of text are counted in the whole split, one added to each. Ids that no text holds (eos,
+    sentinels) are counted among the targets that the objective makes of some windows.
 
     Args:
-        corpus: corpus.Corpus. separator: an eos follows each document.
+        corpus: corpus.Corpus. objective: contract.Objective. reader: of the training windows.
 
     Returns:
         float64 array over the ids that mean something.
     """
     vocabulary = corpus.tokenizer.vocabulary
-    counts_V = np.asarray(corpus.counts_V[: vocabulary.size], np.float64)
-    counts_V = np.pad(counts_V, (0, vocabulary.size - len(counts_V)))
-    if separator:
-        counts_V[vocabulary.eos] += corpus.total('train', 'documents')
-    counts_V += 1
-    return np.log(counts_V / counts_V.sum())
+    counts_V = np.zeros(vocabulary.size)
+    counted_V = np.asarray(corpus.counts_V[: vocabulary.size], np.float64)
+    counts_V[: len(counted_V)] = counted_V
+
+    @jax.jit
+    def targets(windows):
+        batch = objective.corrupt(jax.random.key(0), windows)
+        weight_V = jnp.zeros(vocabulary.table_size, jnp.float32)
+        return weight_V.at[batch.targets_BxK].add(batch.weights_BxK)
+
+    sampled_V = np.zeros(vocabulary.table_size)
+    count = min(SAMPLED, len(reader))
+    for first in range(0, count, SAMPLED_AT_ONCE):
+        rows = slice(0, SAMPLED_AT_ONCE)
+        sampled_V += targets(loader.in_order(reader, first, SAMPLED_AT_ONCE, rows, count))
+    is_text_V = vocabulary.bytes_V[: vocabulary.size] > 0
+    special_V = np.where(is_text_V, 0, sampled_V[: vocabulary.size] + 1)
+    special_V /= sampled_V.sum() + np.sum(~is_text_V)
+    text_V = np.where(is_text_V, counts_V + 1, 0)
+    return np.log(special_V + (1 - special_V.sum()) * text_V / text_V.sum())
 
 
 def perplexity(nats):

@@ -25,31 +25,65 @@ def peak(device, dtype):
     return PEAKS.get(device.device_kind) if dtype == 'bfloat16' else None
 
 
-def training_flops(config, batch, length, predicted):
-    """Model FLOPs of one training step: forward, and twice as much backward.
+def step_flops(learner, batch):
+    """Model FLOPs of one training step: forward, and twice as much backward where it is trained.
+
+    Args:
+        learner: train_step.Learner.
+        batch: contract.Batch of the global batch, arrays or ShapeDtypeStructs.
+
+    Returns:
+        FLOPs, float.
+    """
+    rows, length = batch.inputs.tokens_BxL.shape
+    targets = batch.targets_BxK.shape[1]
+    stacks = length, length
+    if batch.decoder_inputs is not None:
+        stacks = length, batch.decoder_inputs.tokens_BxL.shape[1]
+    total = 0.0
+    for name, module in learner.transformers.items():
+        frozen = name in learner.objective.frozen
+        predicted = targets
+        if learner.objective.projects_all:
+            # The places that the hard objective predicts are projected once more.
+            chosen = 0 if frozen or batch.places_BxK is None else targets
+            predicted = chosen + (targets if batch.places_BxK is None else length)
+        forward = forward_flops(module.config, rows, *stacks, predicted)
+        total += forward * (1 if frozen else 3)
+    return total
+
+
+def forward_flops(config, batch, encoder_length, decoder_length, predicted):
+    """Model FLOPs of a forward pass.
 
     Matrix products only, as in PaLM (Chowdhery et al. 2022, appendix B): what remat computes again
     does not count, nor does the masked half of attention get a discount (a local layer counts the
-    keys in its window, whatever the program computes); the embedding look-up is free, and only
-    predicted positions meet the vocabulary.
+    keys in its window, whatever the program computes); the embedding look-up is free, only
+    predicted positions meet the vocabulary, and heads that look at one place a row count nothing.
 
     Args:
         config: TransformerConfig.
-        batch: rows. length: L tokens of a row, in each stack. predicted: K positions of a row.
+        batch: rows. encoder_length, decoder_length: tokens of a row in each stack.
+        predicted: K positions of a row.
 
     Returns:
         FLOPs, float.
     """
     d, h, g, k, f = config.width, config.heads, config.key_heads, config.k, config.f
-    attention = d * k * (2 * h + 2 * g)  # multiply-adds a token: query, out, key, value
+    own = d * k * (2 * h + 2 * g)  # multiply-adds a token: query, out, key, value
     feed_forward = d * f * (3 if config.gated else 2)
     forward = 0.0
-    for layers, cross in (
-        (config.encoder_layers, False),
-        (config.decoder_layers, config.encoder_layers > 0),
+    for layers, length, context in (
+        (config.encoder_layers, encoder_length, 0),
+        (config.decoder_layers, decoder_length, encoder_length if config.encoder_layers else 0),
     ):
         sees = sum(min(w or length, length) for w in config.windows(layers))
-        forward += layers * (attention * (2 if cross else 1) + feed_forward) * length
-        forward += 2 * h * k * length * (sees + (layers * length if cross else 0))
-    head = d * config.vocabulary + (d * d if config.logit_transform else 0)
-    return 3 * 2.0 * batch * (forward + head * predicted)
+        forward += layers * (own + feed_forward) * length + 2 * h * k * length * sees
+        if context:
+            forward += layers * d * k * (2 * h * length + 2 * g * context)
+            forward += layers * 2 * h * k * length * context
+    head = 0
+    if config.token_head:
+        e = config.embedding_width or d
+        head = e * config.vocabulary + (d * e if config.logit_transform else 0)
+    return 2.0 * batch * (forward + head * predicted)

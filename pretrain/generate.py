@@ -41,14 +41,15 @@ def main(argv):
     prompts = read_prompts(PROMPT.value, PROMPTS_FILE.value)
     config = commandline.read_run_config(CHECKPOINT.value)
     config.mesh = MESH.value
-    run = assembly.open_run(CHECKPOINT.value, config, STEP.value)
-    module = run.learner.transformers.get('model')
+    run = assembly.open_run(CHECKPOINT.value, config, STEP.value, frozen=False)
+    name = 'student' if 'student' in run.params else 'model'
+    module = run.learner.transformers.get(name)
     if module is None or module.config.encoder_layers:
         raise UserError(f'{CHECKPOINT.value!r} holds no decoder that stands alone')
     for first in range(0, len(prompts), BATCH):
         part = prompts[first : first + BATCH]
         texts = continue_texts(
-            module, run.params['model'], run.tokenizer, part,
+            module, run.params[name], run.tokenizer, part,
             jax.random.fold_in(jax.random.key(SEED.value), first), new_tokens=TOKENS.value,
             temperature=TEMPERATURE.value, top_k=TOP_K.value, top_p=TOP_P.value,
         )  # fmt: skip

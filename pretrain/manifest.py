@@ -69,6 +69,18 @@ def write(folder: str | Path) -> None:
     _sync_folder(folder)
 
 
+def item_digest(folder: str | Path, item: str) -> str:
+    """One sha256 that stands for all files of an item ('params') of a checkpoint.
+
+    Args:
+      folder: the folder of one checkpoint, with its manifest.
+      item: name of the subfolder.
+    """
+    listed = json.loads((Path(folder) / NAME).read_bytes())['files']
+    entries = {name: e['sha256'] for name, e in listed.items() if name.startswith(f'{item}/')}
+    return hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
+
+
 def fault(folder: str | Path, items: Collection[str] | None = None) -> str | None:
     """What is wrong with a checkpoint's folder, in a few words; None where it is whole.
 

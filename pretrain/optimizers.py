@@ -9,6 +9,7 @@ by name, and what a method computes of a whole tensor it computes of each layer.
 import re
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from pretrain.errors import UserError
@@ -22,6 +23,7 @@ KEYS = (
     'b1',
     'b2',
     'epsilon',
+    'bias_correction',
     'momentum',
     'weight_decay',
     'no_decay',
@@ -42,6 +44,8 @@ def make_optimizer(config, steps: int, tokens_per_step: int) -> optax.GradientTr
             Default 0.9 and 0.999, for lion 0.9 and 0.99.
         epsilon: added to the root of Adam's second moment; default 1e-8. Not adafactor's, which
             is added to squared gradients, where this one would drown them, and stays at 1e-30.
+        bias_correction: False leaves out adamw's: m / (sqrt(v) + epsilon), so that the first update
+            is (1 - b1) / sqrt(1 - b2) times as large (BERT, ELECTRA). Default True.
         momentum: muon's; default 0.95.
         weight_decay: decoupled, multiplied by the learning rate; default 0.
         no_decay: regular expression searched in a parameter's path ('encoder/final_norm/scale');
@@ -51,7 +55,9 @@ def make_optimizer(config, steps: int, tokens_per_step: int) -> optax.GradientTr
     | | name | b1, b2 | epsilon | weight_decay | clip | learning_rate |
     |---|---|---|---|---|---|---|
     | GPT-3 (appendix B) | adamw | 0.9, 0.95 | 1e-8 | 0.1 | 1 | 6e-4 to 0.6e-4 by size |
-    | BERT (appendix A.2) | adamw | 0.9, 0.999 | 1e-6 | 0.01 | 1 | 1e-4 |
+    | BERT (appendix A.2) | adamw, no bias_correction | 0.9, 0.999 | 1e-6 | 0.01 | 1 | 1e-4 |
+    | ELECTRA (small, base) | as BERT | 0.9, 0.999 | 1e-6 | 0.01 | 1 | 5e-4, 2e-4 |
+    | DistilBERT | adamw | 0.9, 0.98 | 1e-6 | 0 | 5 | 5e-4 |
     | T5 (section 3.1.2) | adafactor | | | 0 | 0 | 1, schedule rsqrt; relative to the RMS |
     | Lion (Chen et al. 2023) | lion | 0.9, 0.99 | | 3 to 10 x AdamW's | 1 | AdamW's / 3 to 10 |
     | Muon (Liu et al. 2025) | muon | 0.9, 0.95 | 1e-8 | 0.1 | 1 | AdamW's |
@@ -79,8 +85,13 @@ def make_optimizer(config, steps: int, tokens_per_step: int) -> optax.GradientTr
     b2 = _moment_decay('b2', config.get('b2', 0.99 if name == 'lion' else 0.999))
     epsilon = require_number('optimizer.epsilon', config.get('epsilon', 1e-8))
 
+    bias_correction = config.get('bias_correction', True)
+    if not bias_correction and name != 'adamw':
+        raise UserError(f"optimizer.bias_correction=False is adamw's: {name} has no such switch")
+
     if name == 'adamw':
-        direction = optax.scale_by_adam(b1, b2, epsilon)
+        adam = optax.scale_by_adam if bias_correction else scale_by_uncorrected_adam
+        direction = adam(b1, b2, epsilon)
     elif name == 'lion':
         direction = optax.scale_by_lion(b1, b2)
     elif name == 'adafactor':
@@ -97,6 +108,21 @@ def make_optimizer(config, steps: int, tokens_per_step: int) -> optax.GradientTr
         optax.add_decayed_weights(weight_decay, decayed),
         optax.scale_by_learning_rate(schedule),
     )
+
+
+def scale_by_uncorrected_adam(b1, b2, epsilon) -> optax.GradientTransformation:
+    """m / (sqrt(v) + epsilon): Adam as BERT's released code has it, moments not corrected.
+
+    Its state is that of optax.scale_by_adam.
+    """
+    adam = optax.scale_by_adam(b1, b2, epsilon)
+
+    def update(updates, state, params=None):
+        _, state = adam.update(updates, state, params)
+        updates = jax.tree.map(lambda m, v: m / (jnp.sqrt(v) + epsilon), state.mu, state.nu)
+        return updates, state
+
+    return optax.GradientTransformation(adam.init, update)
 
 
 def global_norm(tree) -> jax.Array:

@@ -58,6 +58,15 @@ def check_other_tokenizer(run, tokens):
         )
 
 
+def check_teacher(run, tokens):
+    """Refuses a teacher whose tokenizer is not the corpus's, piece by piece."""
+    if tokenizer.load(of_checkpoint(run) / 'tokenizer.model').digest != tokens.digest:
+        raise UserError(
+            f'objective.teacher={run!r} was trained with another tokenizer than that of the '
+            f'corpus: set data.tokenizer={run}/tokenizer.model'
+        )
+
+
 def check_corpus(workdir, digest, corpus):
     """Refuses to go on with a corpus that is not the one that the run has read so far."""
     if digest != corpus.digest:

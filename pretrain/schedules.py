@@ -1,4 +1,4 @@
-"""Learning rates as pure functions of the step: linear, cosine, rsqrt, constant and wsd.
+"""Learning rates as pure functions of the step.
 
 | name | up to `warmup` | afterwards |
 |---|---|---|
@@ -6,6 +6,8 @@
 | linear | linear from 0 | linear to final x peak at the decay's end, then constant |
 | cosine | linear from 0 | half a cosine to final x peak at the decay's end, then constant |
 | wsd | linear from 0 | the peak, then linear to final x peak over the last `decay` of the run |
+| bert | linear from 0 | linear as if it had begun to fall at step 0: it drops at warm-up's end |
+| electra | linear from 0, times the factor that bert has afterwards | as bert |
 | rsqrt | learning_rate / sqrt(warmup), flat | learning_rate / sqrt(t), t in steps (T5) |
 """
 
@@ -18,7 +20,7 @@ import jax.numpy as jnp
 
 from pretrain.errors import UserError
 
-SCHEDULES = ('linear', 'cosine', 'rsqrt', 'constant', 'wsd')
+SCHEDULES = ('linear', 'cosine', 'rsqrt', 'constant', 'wsd', 'bert', 'electra')
 UNITS = ('steps', 'tokens')
 KEYS = ('name', 'unit', 'warmup', 'decay', 'final')
 
@@ -34,7 +36,7 @@ def make_schedule(config, steps: int, tokens_per_step: int) -> Callable[[jax.Arr
         schedule.warmup: where the rate reaches its peak, counted from the start [375e6].
         schedule.decay: where the decay ends, counted from the start, 0 at the end of the run
             [260e9]; for wsd the length of the final decay. Not read by constant and rsqrt.
-        schedule.final: the rate after the decay as a fraction of the peak [0.1]. As decay.
+        schedule.final: the rate after the decay as a fraction of the peak [0.1; BERT: 0]. As decay.
 
     Args:
         config: ml_collections.ConfigDict.
@@ -79,7 +81,7 @@ def make_schedule(config, steps: int, tokens_per_step: int) -> Callable[[jax.Arr
     if name == 'wsd':
         start, end = _final_decay(warmup, decay, run, unit)
     else:
-        start, end = warmup, decay or run
+        start, end = 0.0 if name in ('bert', 'electra') else warmup, decay or run
         if name != 'constant' and decay and decay <= warmup:
             raise UserError(
                 f'optimizer.schedule.decay={decay:.12g} {unit} ends the decay before the warm-up '
@@ -100,6 +102,8 @@ def make_schedule(config, steps: int, tokens_per_step: int) -> Callable[[jax.Arr
             height = final + (1.0 - final) * jnp.sin(0.5 * jnp.pi * left) ** 2
         else:
             height = final + (1.0 - final) * left
+        if name == 'bert':  # not both at once, as the released code has it
+            return peak * jnp.where(_after(step, warmup) < 0, warming, height)
         return peak * warming * height
 
     return rate

@@ -8,20 +8,42 @@ import numpy as np
 from pretrain import partitioning, run_log
 
 
-def banner(config, mesh, corpus, reader, learner, abstract, origin):
-    """What is about to run, in a few lines."""
-    count = sum(x.size for x in jax.tree.leaves(abstract['params']))
+def banner(config, mesh, corpus, stages, abstract, frozen, origin):
+    """What is about to run, in a few lines.
+
+    Args:
+        config: of the run. mesh: jax Mesh. corpus: Corpus.
+        stages: what each phase of the run works with (train.Stage).
+        abstract: the train state. frozen: parameters of the models that are not trained.
+        origin: where the parameters come from.
+    """
+    count = lambda tree: f'{sum(x.size for x in jax.tree.leaves(tree)):,}'  # noqa: E731
     shape = ','.join(f'{axis}={size}' for axis, size in mesh.shape.items())
     device = jax.devices()[0]
-    epochs = config.steps * config.batch_size / len(reader)
-    lines = [
-        f'{config.name}: {count:,} parameters, {origin}',
-        f'corpus: {corpus.folder}, {corpus.total("train", "tokens"):,} tokens to train on '
-        f'({len(reader):,} windows of {reader.length}, {epochs:.1f} epochs), '
-        f'{corpus.total("validation", "tokens"):,} held out',
+    models = abstract['params'] | frozen
+    lines = [f'{config.name}: {count(abstract["params"])} parameters, {origin}']
+    if len(models) > 1:
+        parts = [
+            f'{name} {count(params)}{" (not trained)" if name in frozen else ""}'
+            for name, params in models.items()
+        ]
+        lines.append(f'models: {", ".join(parts)}')
+    lines.append(
+        f'corpus: {corpus.folder}, {corpus.total("train", "tokens"):,} tokens to train on, '
+        f'{corpus.total("validation", "tokens"):,} held out'
+    )
+    for stage in stages:
+        phase, reader = stage.phase, stage.reader
+        epochs = (phase.end - phase.begin) * phase.batch_size / len(reader)
+        lines.append(
+            f'objective: {config.objective.name}, steps {phase.begin + 1} to {phase.end}: '
+            f'{phase.batch_size} of {len(reader):,} windows of {reader.length} tokens a step, '
+            f'{epochs:.1f} epochs'
+        )
+    lines.append(
         f'devices: {jax.device_count()} x {device.device_kind}, mesh {shape}, '
-        f'{jax.process_count()} process(es)',
-    ]
+        f'{jax.process_count()} process(es)'
+    )
     if not corpus.total('validation', 'tokens'):
         lines.append('warning: no document is held out: there will be no validation loss')
     left_whole = partitioning.unsharded(mesh, abstract)
@@ -33,9 +55,16 @@ COLUMNS = {  # of the table: field of a row of metrics.jsonl -> heading
     'step': 'step',
     'loss': 'training loss',
     'validation_loss': 'validation loss',
+    'validation_cross_entropy': 'cross-entropy',
     'validation_perplexity': 'perplexity',
     'validation_bits_per_byte': 'bits a byte',
     'validation_accuracy': 'accuracy',
+    'validation_next_sentence_accuracy': 'next-sentence accuracy',
+    'validation_sentence_order_accuracy': 'sentence-order accuracy',
+    'validation_agreement': 'agreement with the teacher',
+    'validation_detection_accuracy': 'detection accuracy',
+    'validation_detected': 'replaced tokens found',
+    'validation_padding': 'padding',
 }
 LINES = 8  # of the table, at most
 
@@ -51,6 +80,8 @@ def results(workdir, picture):
         return '\nmetrics.jsonl has no rows'
     evaluated = [row for row in rows if 'validation_loss' in row] or rows
     shown = [name for name in COLUMNS if any(name in row for row in evaluated)]
+    if all(r.get('validation_cross_entropy') == r.get('validation_loss') for r in evaluated):
+        shown = [name for name in shown if name != 'validation_cross_entropy']
     picks = sorted({round(i) for i in np.linspace(0, len(evaluated) - 1, LINES)})
     table = [[COLUMNS[name] for name in shown]]
     table += [[_cell(evaluated[i].get(name, math.nan)) for name in shown] for i in picks]
@@ -58,11 +89,12 @@ def results(workdir, picture):
     text = ['  '.join(cell.rjust(width) for cell, width in zip(line, widths)) for line in table]
     last = evaluated[-1]
     if 'validation_unigram' in last:
-        below = 1 - last['validation_loss'] / last['validation_unigram']
+        nats = last.get('validation_cross_entropy', last['validation_loss'])
+        below = 1 - nats / last['validation_unigram']
         side = 'below' if below >= 0 else 'above'
         text.append(
             f'The same tokens cost {last["validation_unigram"]:.3f} by their frequencies alone '
-            f'(unigram cross-entropy): the validation loss is {abs(below):.1%} {side}.'
+            f'(unigram cross-entropy): that of the model is {nats:.3f}, {abs(below):.1%} {side}.'
         )
     rates = [row['tokens_per_second'] for row in rows if 'tokens_per_second' in row]
     speed = f', {np.median(rates):,.0f} tokens/s' if rates else ''

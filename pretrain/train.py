@@ -12,26 +12,30 @@ import math
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
 from absl import flags
 
-from objectives import contract
 from pretrain import (
     assembly,
     commandline,
     curves,
     evaluation,
+    examples,
     flops,
     partitioning,
+    phases,
     run_folder,
     run_log,
     summary,
+    teacher,
     train_step,
 )
 from pretrain.checkpoints import Checkpoints, restore_params
 from pretrain.data import loader
+from pretrain.data.corpus import WindowReader
 from pretrain.data.shards import write_whole
 from pretrain.errors import UserError
 from pretrain.model.decoding import continue_texts
@@ -66,127 +70,143 @@ def main(argv):
     # What can be wrong is found before anything is written.
     check_counts(config)
     mesh = partitioning.make_mesh(config.mesh)
-    part = check_batch(config, mesh)
+    plan = phases.plan(config)
+    for phase in plan:
+        check_batch(phase.batch_size, config.accumulation, mesh)
     run_folder.check_config(workdir, config, ACCEPT_CHANGES.value)
 
     # Data, model, objective, optimizer: all of them functions of the config.
     corpus = assembly.open_corpus(config.data)
-    learner = assembly.make_learner(config, corpus.tokenizer.vocabulary)
-    objective = learner.objective
-    reader = assembly.open_windows(config, corpus, 'train', objective)
-    held_out = None
-    if corpus.total('validation', 'tokens'):
-        held_out = assembly.open_windows(config, corpus, 'validation', objective, tail=True)
+    stages = [lay_out(config, corpus, phase) for phase in plan]
+    learner = stages[-1].learner
     run_folder.check_own_tokenizer(workdir, corpus)
     abstract = assembly.abstract_state(learner, mesh)
+    shardings = jax.tree.map(lambda x: x.sharding, abstract)
+    if learner.objective.frozen and config.objective.teacher:
+        run_folder.check_teacher(config.objective.teacher, corpus.tokenizer)
     given = None
     if config.init_from and not run_folder.has_checkpoints(workdir):
         given = restore_params(config.init_from, abstract['params'])
         other = run_folder.of_checkpoint(config.init_from)
         run_folder.check_other_tokenizer(other, corpus.tokenizer)
 
-    # The state: resume, then init_from, then scratch.
-    shardings = jax.tree.map(lambda x: x.sharding, abstract)
+    # The state: resume, then init_from, then scratch (a student: from layers of its teacher).
     lock = run_folder.lock(workdir) if first_process else None  # until this process ends
     saved = Checkpoints(workdir / 'checkpoints', config.to_dict(), config.checkpoint.keep)
-    start, origin, spent = 0, 'from scratch', 0.0
+    start, origin, spent, recorded = 0, 'from scratch', 0.0, None
     restored = saved.restore(abstract)
     if restored:
         state, progress = restored
         start, spent = progress['step'], progress['seconds']
+        recorded = progress.get('teacher')
         origin = f'resumed from step {start}'
         if not ACCEPT_CHANGES.value:
             run_folder.check_corpus(workdir, progress['corpus'], corpus)
-    else:
+    frozen, facts = assembly.frozen_params(config, learner, mesh, recorded)
+    if not restored:
         state = jax.jit(lambda: train_step.init_state(learner), out_shardings=shardings)()
         if given:
             state['params'] = given
             origin = f'parameters of {config.init_from}'
+        elif frozen and config.objective.layers:
+            state['params']['student'] = jax.jit(
+                functools.partial(teacher.start_student, config.objective),
+                out_shardings=shardings['params']['student'],
+            )(state['params']['student'], frozen['teacher'])
+            origin = f'layers {tuple(config.objective.layers)} of the teacher'
     if first_process:
         run_folder.write(workdir, config, corpus.tokenizer)
-    say(summary.banner(config, mesh, corpus, reader, learner, abstract, origin))
+    say(summary.banner(config, mesh, corpus, stages, abstract, frozen, origin))
+    if first_process:
+        for stage in stages:
+            print(examples.show(stage.learner, stage.reader, corpus.tokenizer))
 
-    # The programs.
-    update = jax.jit(
-        functools.partial(train_step.train_step, learner),
-        donate_argnums=0,
-        out_shardings=(shardings, None),
-    )
-    evaluate = jax.jit(functools.partial(train_step.evaluation_step, learner))
-    unigram_V = evaluation.unigram(corpus, config.data.separator)
-    step_tokens = config.batch_size * objective.window_length()
-    step_flops = model_flops(learner, config.batch_size)
     peak = flops.peak(jax.devices()[0], config.model.dtype)
     log = run_log.RunLog(workdir, config.steps, start) if first_process else None
-    rows = partitioning.process_rows(mesh, config.batch_size)
-    windows = loader.Loader(reader, config.seed, config.batch_size, rows, start)
     clock = {}  # when which step ended, to tell the speed from
+    stage = windows = None
 
     def finish(step, measured, log_it, validation=None):
         """Reads the measurements of a step that was sent off, and logs them."""
         measured = {name: float(value) for name, value in measured.items()}
         if not measured.pop('finite'):
-            stop_not_finite(workdir, config, reader, step, measured, first_process)
+            stop_not_finite(workdir, config, stage, step, measured, first_process)
         now = time.time()
         if log_it and first_process:
-            row = {'step': step, **measured, 'tokens': step * step_tokens}
+            row = {'step': step, **measured, 'tokens': tokens_read(stages, step)}
             row |= {f'validation_{name}': value for name, value in (validation or {}).items()}
             row['seconds'] = spent + now - began
             if clock:
                 rate = (step - clock['step']) / (now - clock['time'])
-                row['tokens_per_second'] = rate * step_tokens
+                row['tokens_per_second'] = rate * stage.step_tokens
                 if peak:
-                    row['mfu'] = rate * step_flops / (peak * jax.device_count())
+                    row['mfu'] = rate * stage.step_flops / (peak * jax.device_count())
             log.write(row)
         if log_it or not clock:  # the first step compiled, and tells nothing of the speed
             clock.update(step=step, time=now)
 
     # The loop. A step is sent off before the one before it is looked at, so that the device
     # never waits for this program.
-    stopped, pending = False, None
+    stopped, step = False, start
     with saved, saved.watching_for_preemption():
         try:
-            for step in range(start + 1, config.steps + 1):
-                batch = partitioning.global_array(mesh, next(windows), config.batch_size)
-                state, measured = update(state, batch)
-                if pending:
-                    finish(*pending)
-                last = step == config.steps
-                stopped = saved.preempted(step) and not last
-                pending = step, measured, last or step % config.log.every == 0
-                if first_process:
-                    log.advance()
-                evaluating = held_out and (last or step % config.eval.every == 0)
-                saving = last or stopped or step % config.checkpoint.every == 0
-                if evaluating or saving:
-                    jax.block_until_ready(measured)
-                    ended, scores = time.time(), None
-                    if evaluating:
-                        scores = evaluation.evaluate(
-                            evaluate, state['params'], held_out, part, mesh,
-                            config.eval.windows, unigram_V,
+            for stage in stages:
+                if stopped or step >= stage.phase.end:
+                    continue
+                update, evaluate = compiled(stage.learner, shardings)
+                unigram_V = evaluation.unigram(corpus, stage.learner.objective, stage.reader)
+                batch_size = stage.phase.batch_size
+                part = batch_size // config.accumulation
+                rows = partitioning.process_rows(mesh, batch_size)
+                windows = loader.Loader(
+                    stage.reader, config.seed, batch_size, rows, stage.phase.position(step)
+                )
+                clock.clear()
+                pending = None
+                for step in range(step + 1, stage.phase.end + 1):
+                    batch = partitioning.global_array(mesh, next(windows), batch_size)
+                    state, measured = update(state, batch, frozen)
+                    if pending:
+                        finish(*pending)
+                    last, turn = step == config.steps, step == stage.phase.end
+                    stopped = saved.preempted(step) and not last
+                    pending = step, measured, last or step % config.log.every == 0
+                    if first_process:
+                        log.advance()
+                    evaluating = stage.held_out and (turn or step % config.eval.every == 0)
+                    saving = last or stopped or step % config.checkpoint.every == 0
+                    if evaluating or saving or turn:
+                        jax.block_until_ready(measured)
+                        ended, scores = time.time(), None
+                        if evaluating:
+                            scores = evaluation.evaluate(
+                                evaluate, state['params'] | frozen, stage.held_out, part, mesh,
+                                config.eval.windows, unigram_V,
+                            )  # fmt: skip
+                            if clock:  # a pause is not training
+                                clock['time'] += time.time() - ended
+                        finish(step, measured, pending[2] or evaluating, scores)
+                        pending = None
+                    if saving:
+                        # The step's own loss is that of the parameters before it: these are new.
+                        trial = scores or evaluation.evaluate(
+                            evaluate, state['params'] | frozen, stage.reader, part, mesh,
+                            windows=part,
                         )  # fmt: skip
-                        if clock:  # a pause is not training
-                            clock['time'] += time.time() - ended
-                    finish(step, measured, pending[2] or evaluating, scores)
-                    pending = None
-                if saving:
-                    # The step's own loss is that of the parameters before it: these are new.
-                    trial = scores or evaluation.evaluate(
-                        evaluate, state['params'], reader, part, mesh, windows=part
-                    )
-                    if not math.isfinite(trial['loss']):
-                        stop_not_finite(workdir, config, reader, step, trial, first_process)
-                    seconds = spent + time.time() - began
-                    progress = {'step': step, 'seconds': seconds, 'corpus': corpus.digest}
-                    progress['tokenizer'] = corpus.tokenizer.digest
-                    saved.save(state, step, progress, scores and scores['loss'])
-                    clock.update(step=step, time=time.time())
-                if stopped:
-                    break
+                        if not math.isfinite(trial['loss']):
+                            stop_not_finite(workdir, config, stage, step, trial, first_process)
+                        seconds = spent + time.time() - began
+                        progress = {'step': step, 'seconds': seconds, 'corpus': corpus.digest}
+                        progress |= {'tokenizer': corpus.tokenizer.digest, 'teacher': facts}
+                        saved.save(state, step, progress, scores and scores['loss'])
+                        clock.update(step=step, time=time.time())
+                    if stopped:
+                        break
+                windows.close()
             saved.wait()
         finally:
-            windows.close()
+            if windows:
+                windows.close()
             if first_process:
                 log.close()
 
@@ -231,9 +251,8 @@ def check_counts(config):
             raise UserError(f'{name}={value} must be at least {bound}')
 
 
-def check_batch(config, mesh):
-    """Returns the rows of one part of the batch; refuses what does not divide."""
-    batch, parts = config.batch_size, config.accumulation
+def check_batch(batch, parts, mesh):
+    """Refuses a batch that does not divide into its parts and over the mesh."""
     if batch % parts:
         raise UserError(
             f'batch_size={batch} is not divisible by accumulation={parts}: '
@@ -247,33 +266,64 @@ def check_batch(config, mesh):
             f'windows, which the mesh cannot split into {shards}: '
             f'set batch_size={-(-batch // (parts * shards)) * parts * shards}'
         )
-    return batch // parts
 
 
-def model_flops(learner, batch):
-    """FLOPs of a step, from the shapes of what the objective makes of its windows."""
-    window = jax.ShapeDtypeStruct((batch, learner.objective.window_length()), np.int32)
-    numbers = jax.ShapeDtypeStruct((batch,), np.int32)
-    made = jax.eval_shape(
-        learner.objective.corrupt,
-        jax.random.key(0),
-        contract.Windows(window, window, window, numbers),
+class Stage(NamedTuple):
+    """What a phase of the run works with.
+
+    held_out: reader of the validation split, or None. step_tokens, step_flops: of one step.
+    """
+
+    phase: phases.Phase
+    learner: train_step.Learner
+    reader: WindowReader
+    held_out: WindowReader | None
+    step_tokens: int
+    step_flops: float
+
+
+def lay_out(config, corpus, phase):
+    """The Stage of a phase."""
+    learner = assembly.make_learner(config, corpus.tokenizer.vocabulary, phase)
+    objective = learner.objective
+    held_out = None
+    if corpus.total('validation', 'tokens'):
+        held_out = assembly.open_windows(config, corpus, 'validation', objective, tail=True)
+    return Stage(
+        phase,
+        learner,
+        assembly.open_windows(config, corpus, 'train', objective),
+        held_out,
+        phase.batch_size * objective.window_length(),
+        flops.step_flops(learner, assembly.batch_shapes(objective, phase.batch_size)),
     )
-    length, predicted = made.inputs.tokens_BxL.shape[1], made.targets_BxK.shape[1]
+
+
+def compiled(learner, shardings):
+    """The jitted (train_step, evaluation_step) of a learner."""
+    update = jax.jit(
+        functools.partial(train_step.train_step, learner),
+        donate_argnums=0,
+        out_shardings=(shardings, None),
+    )
+    return update, jax.jit(functools.partial(train_step.evaluation_step, learner))
+
+
+def tokens_read(stages, step):
+    """Tokens of raw text in the windows of the first `step` steps."""
     return sum(
-        flops.training_flops(module.config, batch, length, predicted)
-        for module in learner.transformers.values()
+        max(0, min(step, s.phase.end) - s.phase.begin) * s.step_tokens for s in stages
     )
 
 
-def stop_not_finite(workdir, config, reader, step, measured, first_process):
+def stop_not_finite(workdir, config, stage, step, measured, first_process):
     """Ends the run: says which windows made the loss or the gradient overflow."""
-    positions = np.arange((step - 1) * config.batch_size, step * config.batch_size)
+    positions = np.arange(stage.phase.position(step - 1), stage.phase.position(step))
     dump = {
         'step': step,
         'measured': {name: str(value) for name, value in measured.items()},
         'windows_of_run': positions.tolist(),
-        'windows_of_corpus': loader.corpus_windows(positions, len(reader), config.seed).tolist(),
+        'windows_of_corpus': loader.corpus_windows(positions, len(stage.reader), config.seed).tolist(),
     }
     path = workdir / f'not-finite-{step}.json'
     if first_process:
@@ -291,7 +341,8 @@ def stop_not_finite(workdir, config, reader, step, measured, first_process):
 
 def print_sample(config, learner, state, tokens):
     """Prints a text that the trained model makes up, where it is a decoder."""
-    module = learner.transformers.get('model')
+    name = 'student' if 'student' in learner.transformers else 'model'
+    module = learner.transformers.get(name)
     if module is None or module.config.encoder_layers:
         return
     room = config.sample.tokens
@@ -300,7 +351,7 @@ def print_sample(config, learner, state, tokens):
     if room < 1:
         return
     text = continue_texts(
-        module, state['params']['model'], tokens, [config.sample.prompt],
+        module, state['params'][name], tokens, [config.sample.prompt],
         train_step.run_key(config.seed, train_step.SAMPLE),
         new_tokens=room, temperature=0.8, top_k=40,
     )[0]  # fmt: skip

@@ -37,14 +37,11 @@ def init_state(learner):
     """Draws the state of a run.
 
     Returns:
-        {'params': {model name: parameters}, 'optimizer': ..., 'step': int32 scalar}; jit it with
-        the shardings of the mesh as out_shardings.
+        {'params': {model name: parameters}, 'optimizer': ..., 'step': int32 scalar}, without the
+        frozen models; jit it with the shardings of the mesh as out_shardings.
     """
-    keys = jax.random.split(run_key(learner.seed, INIT), len(learner.transformers))
-    params = {
-        name: transformer.init(module, key)
-        for key, (name, module) in zip(keys, sorted(learner.transformers.items()))
-    }
+    params = draw_params(learner)
+    params = {n: p for n, p in params.items() if n not in learner.objective.frozen}
     return {
         'params': params,
         'optimizer': learner.optimizer.init(params),
@@ -52,7 +49,18 @@ def init_state(learner):
     }
 
 
-def train_step(learner, state, windows):
+def draw_params(learner):
+    """{model name: parameters} of all models, frozen ones too, without what they share."""
+    keys = jax.random.split(run_key(learner.seed, INIT), len(learner.transformers))
+    params = {}
+    for key, (name, module) in zip(keys, sorted(learner.transformers.items())):
+        _, others = learner.objective.shared.get(name, ('', ()))
+        drawn = transformer.init(module, key)
+        params[name] = {part: x for part, x in drawn.items() if part not in others}
+    return params
+
+
+def train_step(learner, state, windows, frozen=None):
     """One update of the parameters on one global batch.
 
     Gradients of the parts of the batch are added up (`accumulation`). Every term of the loss is
@@ -61,20 +69,21 @@ def train_step(learner, state, windows):
     Args:
         learner: Learner (static).
         state: see init_state. When the loss, the norm of the gradient or that of the new
-            parameters is not finite, it is
-            returned as it was, so that no bad parameter is ever kept.
+            parameters is not finite, it is returned as it was, so that no bad parameter is ever
+            kept.
         windows: contract.Windows of the global batch.
+        frozen: {model name: parameters} of the models that are not trained.
 
     Returns:
         (state, measurements): dict of float32 scalars: `loss`, each term and each metric by name,
         `gradient_norm`, and `finite`, 1 or 0.
     """
-    objective = learner.objective
+    objective, frozen = learner.objective, frozen or {}
     batch = objective.corrupt(run_key(learner.seed, CORRUPT), windows)
     key = jax.random.fold_in(run_key(learner.seed, LOSS), state['step'])
 
     def part_loss(params, part, key, weights):
-        loss = objective.loss(bind(learner, params), part, key)
+        loss = objective.loss(bind(learner, params | frozen), part, key)
         total = sum(
             term.coefficient * _divide(term.sum, term.weight if weights is None else weights[name])
             for name, term in loss.terms.items()
@@ -87,7 +96,7 @@ def train_step(learner, state, windows):
         gradients, loss = gradient(state['params'], batch, key, None)
     else:
         # Only the weights are asked of this loss, so the compiler leaves the model out of it.
-        whole = objective.loss(bind(learner, state['params']), batch, key)
+        whole = objective.loss(bind(learner, state['params'] | frozen), batch, key)
         weights = {name: term.weight for name, term in whole.terms.items()}
 
         def add(sums, part):
@@ -124,7 +133,7 @@ def evaluation_step(learner, params, windows):
     """The loss of a batch without dropout, as sums that can be added up over batches.
 
     Args:
-        learner: Learner (static). params: as in the state.
+        learner: Learner (static). params: {model name: parameters}, the frozen ones included.
         windows: contract.Windows; rows of padding count nothing.
 
     Returns:
@@ -149,6 +158,10 @@ def measure(loss):
 
 def bind(learner, params):
     """{model name: contract.Model} with the parameters put in."""
+    params = dict(params)
+    for name, (owner, parts) in learner.objective.shared.items():
+        lent = {part: params[owner][part] for part in parts if part in params[owner]}
+        params[name] = params[name] | lent
     return {
         name: transformer.bind(module, params[name])
         for name, module in learner.transformers.items()

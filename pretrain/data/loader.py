@@ -58,30 +58,30 @@ def in_order(reader, first, batch, rows, count):
 
 
 class Loader:
-    """Iterates over steps: (contract.Windows of this process's rows) for step 0, 1, 2, ...
+    """Iterates over the windows of this process's rows (contract.Windows), step by step.
 
     Close it when done; an error while reading is raised where the windows are asked for.
     """
 
-    def __init__(self, reader, seed, batch, rows, step):
+    def __init__(self, reader, seed, batch, rows, position):
         """Starts to read.
 
         Args:
             reader: corpus.WindowReader. seed: of the run.
             batch: windows a step, over all processes.
             rows: slice of the batch that this process supplies.
-            step: the first step to read.
+            position: windows that the run has read before.
         """
         self._queue = queue.Queue(READ_AHEAD)
         self._stop = threading.Event()
         self._thread = threading.Thread(
-            target=self._read, args=(reader, seed, batch, rows, step), daemon=True
+            target=self._read, args=(reader, seed, batch, rows, position), daemon=True
         )
         self._thread.start()
 
-    def _read(self, reader, seed, batch, rows, step):
+    def _read(self, reader, seed, batch, rows, position):
         while not self._stop.is_set():
-            positions = np.arange(step * batch, (step + 1) * batch)[rows]
+            positions = np.arange(position, position + batch)[rows]
             try:
                 item = read(reader, seed, positions)
             except Exception as error:  # handed to the thread that asks for windows
@@ -94,7 +94,7 @@ class Loader:
                     continue
             if isinstance(item, Exception):
                 return
-            step += 1
+            position += batch
 
     def __next__(self):
         item = self._queue.get()

@@ -21,6 +21,7 @@ from pretrain.errors import UserError
 
 SENTINELS = 100
 TABLE_MULTIPLE = 128  # rows of the embedding table: even shards, whole tiles on accelerators
+WHITE = ('<0x09>', '<0x0A>', '<0x0D>', '<0x20>')
 CONTROL = ('[CLS]', '[SEP]', '[MASK]', '[R]', '[X]', '[S]')
 
 
@@ -50,6 +51,7 @@ class Tokenizer:
             piece = sp.id_to_piece(i)
             if sp.is_byte(i):
                 bytes_V[i] = 1
+                word_start_V[i] = piece in WHITE  # the word behind a line's end goes with it
             elif not (sp.is_control(i) or sp.is_unknown(i) or sp.is_unused(i)):
                 bytes_V[i] = len(piece.replace('\u2581', ' ').encode())
                 word_start_V[i] = piece.startswith('\u2581')
@@ -68,7 +70,20 @@ class Tokenizer:
             sentinels=tuple(range(size - 1, pieces - 1, -1)),
             word_start_V=word_start_V,
             bytes_V=bytes_V,
+            log_frequency_V=self._log_frequencies(bytes_V),
         )
+
+    def _log_frequencies(self, bytes_V):
+        """Log-probabilities of the learned pieces, the least of them for all else; or None."""
+        sp = self._pieces
+        learned = [i for i in range(sp.get_piece_size()) if bytes_V[i] and not sp.is_byte(i)]
+        scores = np.array([sp.get_score(i) for i in learned], np.float32)
+        # A unigram model scores a piece by its log-probability, a BPE model by minus its rank.
+        if not len(scores) or np.all(scores == np.round(scores)) or scores.max() > 0:
+            return None
+        log_frequency_V = np.full(len(bytes_V), scores.min(), np.float32)
+        log_frequency_V[learned] = scores
+        return log_frequency_V
 
     def encode(self, text):
         """Text -> int64 array of ids; lone surrogates, which no UTF-8 can hold, become '?'."""

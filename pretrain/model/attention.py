@@ -81,7 +81,7 @@ class Attention(nn.Module):
     @nn.compact
     def __call__(
         self, x_BxTxD, *, context_BxSxD=None, mask, bias=None, causal=False, positions_BxT=None,
-        cache=None, index=None,
+        theta=None, cache=None, index=None,
     ):  # fmt: skip
         """Attends.
 
@@ -90,6 +90,7 @@ class Attention(nn.Module):
             context_BxSxD: keys and values come from here; None: from x.
             mask, bias, causal: see `attend`.
             positions_BxT: for rotary positions (self-attention only).
+            theta: base of their wavelengths in this layer; None: config.rotary_theta.
             cache: (keys_BxSxGxK, values_BxSxGxK) of earlier tokens, or None.
             index: where in the cache x's first token goes.
 
@@ -111,8 +112,9 @@ class Attention(nn.Module):
             q_BxTxHxK = Norm(config, 'rms', name='query_norm')(q_BxTxHxK)
             k_BxSxGxK = Norm(config, 'rms', name='key_norm')(k_BxSxGxK)
         if config.positions == 'rotary' and context_BxSxD is None:
-            q_BxTxHxK = positions.rotate(q_BxTxHxK, positions_BxT, config.rotary_theta)
-            k_BxSxGxK = positions.rotate(k_BxSxGxK, positions_BxT, config.rotary_theta)
+            theta = config.rotary_theta if theta is None else theta
+            q_BxTxHxK = positions.rotate(q_BxTxHxK, positions_BxT, theta)
+            k_BxSxGxK = positions.rotate(k_BxSxGxK, positions_BxT, theta)
         if cache is not None:
             write = lambda old, new: jax.lax.dynamic_update_slice(old, new, (0, index, 0, 0))  # noqa: E731
             cache = write(cache[0], k_BxSxGxK), write(cache[1], v_BxSxGxK)

@@ -1,4 +1,4 @@
-"""Dense, norm and feed-forward layers, drawn as each family draws them.
+"""Tables, dense, norm and feed-forward layers, drawn as each family draws them.
 
 They are our own, in place of flax's, so that every kernel is a plain 2-D matrix: Adafactor and
 Muon see matrices, and the rule table of partitioning.py stays short.
@@ -24,6 +24,27 @@ def initializer(config, stddev=None):
     if config.initializer == 'truncated_normal':
         return nn.initializers.truncated_normal(stddev)
     return nn.initializers.normal(stddev)
+
+
+class Table(nn.Module):
+    """A table of vectors of width E, one a row."""
+
+    config: TransformerConfig
+    rows: int
+    stddev: float | None = None
+
+    def setup(self):
+        init = initializer(self.config, self.stddev)
+        self.table = self.param('table', init, (self.rows, self.config.e))
+
+    def __call__(self, ids):
+        """ids -> their rows, in config.dtype."""
+        return self.table[ids].astype(self.config.dtype)
+
+    def project(self, x):
+        """x_...xE -> its products with all rows, float32 (tied logits)."""
+        # On a CPU the einsum over both last axes would copy the table once more.
+        return jnp.matmul(x, self.table.T.astype(x.dtype), preferred_element_type=jnp.float32)
 
 
 class Dense(nn.Module):

@@ -17,7 +17,8 @@ def attention_mask(
         queries_T, keys_S: places of queries and keys in the row (not position embeddings, which
             may start anew in each document).
         causal: keys after the query are hidden, except those inside the prefix.
-        window: number of keys to the left that are seen, the query's own included; a traced
+        window: if causal, number of keys to the left that are seen, the query's own included;
+            else keys up to window // 2 places away are, on both sides (ModernBERT). A traced
             scalar will do; 0 or None: no limit.
         prefix_B: number of places at the start of each row that every query sees.
         query_segments_BxT, key_segments_BxS: attention stays among equal numbers; 0 is padding,
@@ -33,8 +34,9 @@ def attention_mask(
         if prefix_B is not None:
             mask = mask | (keys_S[None, None, :] < prefix_B[:, None, None])
     if window is not None:
-        near = (places_TxS[0] - places_TxS[1] < window) | (window == 0)
-        mask = _and(mask, near[None])
+        distance_TxS = places_TxS[0] - places_TxS[1]
+        near_TxS = distance_TxS < window if causal else abs(distance_TxS) <= window // 2
+        mask = _and(mask, (near_TxS | (window == 0))[None])
     if query_segments_BxT is not None:
         same = query_segments_BxT[:, :, None] == key_segments_BxS[:, None, :]
         mask = _and(mask, same & (key_segments_BxS != 0)[:, None, :])

@@ -15,7 +15,7 @@ def rotate(x_BxLxHxK, positions_BxL, theta):
     Args:
         x_BxLxHxK: queries or keys.
         positions_BxL: int32, B may be 1.
-        theta: base of the wavelengths.
+        theta: base of the wavelengths; a traced scalar will do.
 
     Returns:
         The same shape and dtype; the angles are computed in float32.

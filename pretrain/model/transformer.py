@@ -1,220 +1,21 @@
 """The one transformer: an encoder stack, a decoder stack, or both.
 
 It knows no objective: what to attend to, which positions and which segments come with the inputs
-(objectives/contract.py), and only the hidden states that are asked for meet the vocabulary.
+(objectives/contract.py), and only the hidden states that are asked for meet the vocabulary or
+another head.
 """
-
-from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from objectives import contract
-from pretrain.model.attention import Attention
+from pretrain.errors import UserError
 from pretrain.model.config import TransformerConfig
-from pretrain.model.layers import ACTIVATIONS, Dense, Dropout, FeedForward, Norm, initializer
+from pretrain.model.heads import Scores, VocabularyHead
+from pretrain.model.layers import Dense, Norm, Table
 from pretrain.model.masks import attention_mask
-from pretrain.model.positions import RelativeBias
-
-
-class Cache(NamedTuple):
-    """Keys and values of the tokens decoded so far, for all layers of the decoder.
-
-    keys_NxBxSxGxK, values_NxBxSxGxK: S places, filled up to `index`.
-    segments_BxS: 0 where there is no token (left padding, places not reached yet).
-    index: int32 scalar, the place of the next token.
-    """
-
-    keys_NxBxSxGxK: jax.Array
-    values_NxBxSxGxK: jax.Array
-    segments_BxS: jax.Array
-    index: jax.Array
-
-
-class Sight(NamedTuple):
-    """Arguments of the mask builder that all layers of a stack share."""
-
-    queries_T: jax.Array
-    keys_S: jax.Array
-    prefix_B: jax.Array | None
-    query_segments_BxT: jax.Array | None
-    key_segments_BxS: jax.Array | None
-
-
-class Shared(NamedTuple):
-    """What all layers of a stack are given alike."""
-
-    sight: Sight
-    positions_BxT: jax.Array
-    bias_1xHxTxS: jax.Array | None
-    index: jax.Array | None
-    context_BxSxD: jax.Array | None
-    context_mask: jax.Array | None
-
-
-class PerLayer(NamedTuple):
-    """What each layer is given on its own: the values of the scan."""
-
-    window: jax.Array | None
-    cache: tuple[jax.Array, jax.Array] | None
-
-
-class Block(nn.Module):
-    """One layer: self-attention, cross-attention in a decoder that has an encoder, feed-forward."""
-
-    config: TransformerConfig
-    layers: int
-    causal: bool
-    cross: bool
-    deterministic: bool
-
-    @nn.compact
-    def __call__(self, x_BxTxD, per_layer, shared):
-        """The signature of a scan: (carry, the layer's own, shared) -> (carry, new cache)."""
-        config = self.config
-        residual_stddev = None
-        if config.residual_scale:
-            additions = self.layers * (3 if self.cross else 2)
-            residual_stddev = config.stddev * additions**-0.5
-
-        def add(x_BxTxD, name, sublayer):
-            norm = Norm(config, name=f'{name}_norm')
-            dropout = Dropout(config, self.deterministic)
-            if config.norm_placement == 'post':
-                return norm(x_BxTxD + dropout(sublayer(x_BxTxD)))
-            return x_BxTxD + dropout(sublayer(norm(x_BxTxD)))
-
-        sight, cache = shared.sight, None
-        plain = self.causal and per_layer.window is None and per_layer.cache is None
-        plain &= sight.prefix_B is None and sight.query_segments_BxT is None
-        mask = None
-        if not plain:
-            mask = attention_mask(
-                sight.queries_T,
-                sight.keys_S,
-                causal=self.causal,
-                window=per_layer.window,
-                prefix_B=sight.prefix_B,
-                query_segments_BxT=sight.query_segments_BxT,
-                key_segments_BxS=sight.key_segments_BxS,
-            )
-
-        def attention(x_BxTxD):
-            nonlocal cache
-            y_BxTxD, cache = Attention(
-                config, residual_stddev, self.deterministic, name='attention'
-            )(
-                x_BxTxD,
-                mask=mask,
-                bias=shared.bias_1xHxTxS,
-                causal=plain,
-                positions_BxT=shared.positions_BxT,
-                cache=per_layer.cache,
-                index=shared.index,
-            )
-            return y_BxTxD
-
-        def cross_attention(x_BxTxD):
-            return Attention(config, residual_stddev, self.deterministic, name='cross_attention')(
-                x_BxTxD, context_BxSxD=shared.context_BxSxD, mask=shared.context_mask
-            )[0]
-
-        x_BxTxD = add(x_BxTxD, 'attention', attention)
-        if self.cross:
-            x_BxTxD = add(x_BxTxD, 'cross_attention', cross_attention)
-        feed_forward = FeedForward(config, residual_stddev, self.deterministic, name='feedforward')
-        return add(x_BxTxD, 'feedforward', feed_forward), cache
-
-
-class Stack(nn.Module):
-    """Layers scanned over their stacked parameters, and the final norm."""
-
-    config: TransformerConfig
-    layers: int
-    causal: bool
-    cross: bool
-
-    @nn.compact
-    def __call__(self, x_BxTxD, shared, caches, deterministic):
-        """x_BxTxD -> (hidden_BxTxD, new caches or None)."""
-        config, sight = self.config, shared.sight
-        if config.positions == 'relative':
-            bias = RelativeBias(
-                config.heads, config.relative_buckets, config.relative_distance,
-                bidirectional=not self.causal, name='relative_bias',
-            )  # fmt: skip
-            shared = shared._replace(bias_1xHxTxS=bias(sight.queries_T, sight.keys_S))
-        window = None
-        if config.attention_window:
-            window = jnp.asarray(config.windows(self.layers), jnp.int32)
-
-        block = Block
-        if config.remat != 'none':
-            policy = {
-                'full': None,
-                'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-            }[config.remat]
-            block = nn.remat(Block, policy=policy, prevent_cse=False)
-        scanned = nn.scan(
-            block,
-            variable_axes={'params': 0},
-            split_rngs={'params': True, 'dropout': True},
-            in_axes=(0, nn.broadcast),
-            length=self.layers,
-            unroll=self.layers if config.unroll else 1,
-        )
-        layers = scanned(config, self.layers, self.causal, self.cross, deterministic, name='layers')
-        x_BxTxD, caches = layers(x_BxTxD, PerLayer(window, caches), shared)
-        if config.final_norm:
-            x_BxTxD = Norm(config, name='final_norm')(x_BxTxD)
-        if config.dropout_final:
-            x_BxTxD = Dropout(config, deterministic)(x_BxTxD)
-        return x_BxTxD, caches
-
-
-class Table(nn.Module):
-    """A table of vectors, one a row."""
-
-    config: TransformerConfig
-    rows: int
-    stddev: float | None = None
-
-    def setup(self):
-        init = initializer(self.config, self.stddev)
-        self.table = self.param('table', init, (self.rows, self.config.width))
-
-    def __call__(self, ids):
-        """ids -> their rows, in config.dtype."""
-        return self.table[ids].astype(self.config.dtype)
-
-    def project(self, x):
-        """x_...xD -> its products with all rows, float32 (tied logits)."""
-        # On a CPU the einsum over both last axes would copy the table once more.
-        return jnp.matmul(x, self.table.T.astype(x.dtype), preferred_element_type=jnp.float32)
-
-
-class Head(nn.Module):
-    """Hidden states -> logits over the vocabulary: tied or not, scaled, transformed, biased."""
-
-    config: TransformerConfig
-
-    @nn.compact
-    def __call__(self, x, embedding):
-        """x_...xD, the token embedding -> logits_...xV, float32."""
-        config = self.config
-        if config.logit_transform:
-            x = Dense(config, config.width, biases=True, name='transform')(x)
-            x = Norm(config, name='norm')(ACTIVATIONS[config.activation](x))
-        if config.scale_logits:
-            x *= config.width**-0.5
-        if config.tied:
-            logits = embedding.project(x)
-        else:
-            logits = Dense(config, config.vocabulary, biases=False, name='logits')(x, jnp.float32)
-        if config.logit_bias:
-            logits += self.param('bias', nn.initializers.zeros, (config.vocabulary,))
-        return logits
+from pretrain.model.stack import Cache, Shared, Sight, Stack
 
 
 class Transformer(nn.Module):
@@ -222,7 +23,8 @@ class Transformer(nn.Module):
 
     hidden(inputs, decoder_inputs): the hidden states to predict from;
     step(inputs, cache): the same for new tokens of a decoder, with the cache of earlier ones;
-    logits(hidden).
+    logits(hidden), and where the config has such a head, pool(hidden), classify(hidden),
+    score(hidden), project(hidden).
     """
 
     config: TransformerConfig
@@ -244,14 +46,33 @@ class Transformer(nn.Module):
         if config.decoder_layers:
             cross = config.encoder_layers > 0
             self.decoder = Stack(config, config.decoder_layers, causal=True, cross=cross)
-        self.head = Head(config)
+        if config.e != config.width:
+            self.embedding_projection = Dense(config, config.width, biases=True)
+        if config.token_head:
+            self.head = VocabularyHead(config)
+        if config.classes:
+            # Apart from the classifier, which another task replaces while it keeps the pooler.
+            self.pooler = Dense(config, config.width)
+            self.classifier = Dense(config, config.classes, biases=True)
+        if config.token_scores:
+            self.scores = Scores(config)
+        if config.projection_width:
+            self.projection = Dense(config, config.projection_width, biases=False)
         self.dropout = nn.Dropout(
             config.dropout, (1,) if config.dropout_broadcast else (), name='dropout'
         )
 
     def __call__(self, inputs, decoder_inputs=None):
-        """Touches every parameter; used to make them."""
-        return self.logits(self.hidden(inputs, decoder_inputs))
+        """Touches every parameter; used to make them. Logits, or hidden states without a head."""
+        config = self.config
+        hidden_BxLxD = self.hidden(inputs, decoder_inputs)
+        if config.classes:
+            self.classify(hidden_BxLxD)
+        if config.token_scores:
+            self.score(hidden_BxLxD)
+        if config.projection_width:
+            self.project(hidden_BxLxD)
+        return self.logits(hidden_BxLxD) if config.token_head else hidden_BxLxD
 
     def hidden(self, inputs, decoder_inputs=None, deterministic=True):
         """Hidden states of the last stack.
@@ -312,7 +133,25 @@ class Transformer(nn.Module):
 
     def logits(self, hidden):
         """hidden_...xD -> logits_...xV, float32."""
+        if not self.config.token_head:
+            raise UserError('model.token_head=False, but the objective predicts tokens: set it')
         return self.head(hidden, self.token_embedding)
+
+    def pool(self, hidden_BxLxD):
+        """One vector a row, BxD, from its first place (BERT's [CLS])."""
+        return jnp.tanh(self.pooler(hidden_BxLxD[:, 0]))
+
+    def classify(self, hidden_BxLxD):
+        """logits_BxC of the classes of a row, float32."""
+        return self.classifier(self.pool(hidden_BxLxD), jnp.float32)
+
+    def score(self, hidden):
+        """hidden_...xD -> one logit a place, float32."""
+        return self.scores(hidden)
+
+    def project(self, hidden):
+        """hidden_...xD -> ...xP, the learned map to another model's width."""
+        return self.projection(hidden)
 
     def _run(self, stack, inputs, deterministic, context=(None, None)):
         length = inputs.tokens_BxL.shape[1]
@@ -336,7 +175,8 @@ class Transformer(nn.Module):
             x_BxLxD += self.segment_embedding(0 if types_BxL is None else types_BxL)
         if config.embedding_norm:
             x_BxLxD = self.embedding_norm(x_BxLxD)
-        return self.dropout(x_BxLxD, deterministic=deterministic)
+        x_BxLxD = self.dropout(x_BxLxD, deterministic=deterministic)
+        return self.embedding_projection(x_BxLxD) if config.e != config.width else x_BxLxD
 
 
 def init(transformer, key):
@@ -359,10 +199,17 @@ def bind(transformer, params):
             method='hidden',
         )
 
-    def logits(hidden_BxKxD):
-        return transformer.apply({'params': params}, hidden_BxKxD, method='logits')
+    def head(method):
+        return lambda hidden: transformer.apply({'params': params}, hidden, method=method)
 
-    return contract.Model(hidden, logits)
+    config = transformer.config
+    return contract.Model(
+        hidden,
+        head('logits'),
+        classify=head('classify') if config.classes else None,
+        score=head('score') if config.token_scores else None,
+        project=head('project') if config.projection_width else None,
+    )
 
 
 def empty_cache(config, batch, length):

@@ -36,7 +36,7 @@ HEAD = 3 * 8 * 10
         ),
         # The second of two layers sees 2 keys, not 5; a window wider than the row hides nothing.
         (
-            {'attention_window': 2, 'window_every': 2, 'window_offset': 1},
+            {'attention_window': 2, 'global_every': 2},
             2 * (PROJECTIONS + FEED_FORWARD) + ATTENTION + 2 * 2 * 5 * 2 * 4 + HEAD,
         ),
         ({'attention_window': 9}, 2 * (PROJECTIONS + FEED_FORWARD + ATTENTION) + HEAD),

@@ -106,6 +106,36 @@ def test_adamw_over_several_steps():
             np.testing.assert_allclose(after[step][name], p[name], atol=2e-6, err_msg=name)
 
 
+def test_adamw_without_bias_correction():
+    """BERT's: m / (sqrt(v) + epsilon), then decay x rate; the state is that of the corrected."""
+    params = draw(0, SMALL)
+    gradients = [draw(1 + i, SMALL) for i in range(5)]
+    constant = {'name': 'constant', 'warmup': 0}
+    numbers = {'b1': 0.9, 'b2': 0.999, 'epsilon': 1e-6, 'weight_decay': 0.01}
+    make = lambda **more: make_optimizer(  # noqa: E731
+        config('adamw', 1e-3, constant, **numbers, **more), STEPS, 1
+    )
+    after, state = run(make(bias_correction=False), params, gradients)
+    p = flat(params)
+    m = {name: np.zeros_like(value) for name, value in p.items()}
+    v = {name: np.zeros_like(value) for name, value in p.items()}
+    for step, gradient in enumerate(gradients):
+        for name, g in flat(gradient).items():
+            m[name] = 0.9 * m[name] + 0.1 * g
+            v[name] = 0.999 * v[name] + 0.001 * g**2
+            decay = 0.0 if name in UNDECAYED else 0.01
+            p[name] = p[name] - 1e-3 * (m[name] / (np.sqrt(v[name]) + 1e-6) + decay * p[name])
+            np.testing.assert_allclose(after[step][name], p[name], atol=1e-6, err_msg=name)
+
+    corrected, state_of_corrected = run(make(), params, gradients)
+    assert jax.tree.structure(state) == jax.tree.structure(state_of_corrected)
+    jax.tree.map(np.testing.assert_array_equal, state, state_of_corrected)
+    # The first update without decay: 0.1 / sqrt(0.001) of the corrected one.
+    name = 'decoder/layers/attention/query/bias'
+    ratio = (after[0][name] - flat(params)[name]) / (corrected[0][name] - flat(params)[name])
+    np.testing.assert_allclose(ratio, 0.1 / np.sqrt(0.001), rtol=1e-3)
+
+
 def test_lion_over_several_steps():
     """Sign of the mixture by b1, momentum by b2 (Chen et al. 2023, program 1)."""
     params = draw(0, SMALL)
@@ -337,6 +367,7 @@ def test_global_norm():
         (config('adamw', b2=1.0), ['b2=1', 'below 1']),
         (config('adamw', b1=-0.1), ['b1=-0.1']),
         (config('adamw', clip=-1.0), ['clip=-1']),
+        (config('lion', bias_correction=False), ['bias_correction=False', 'adamw', 'lion']),
         (config('adamw', schedule={'name': 'cosin'}), ["'cosine'"]),
     ],
 )

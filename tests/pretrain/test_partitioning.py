@@ -56,6 +56,14 @@ def init_params():
             'bias': (256,),
             'transform': {'kernel': (128, 128), 'bias': (128,)},
         },
+        'embedding_projection': {'kernel': (64, 128), 'bias': (128,)},
+        'pooler': {'kernel': (128, 128), 'bias': (128,)},
+        'classifier': {'kernel': (128, 2), 'bias': (2,)},
+        'scores': {
+            'transform': {'kernel': (128, 128), 'bias': (128,)},
+            'logit': {'kernel': (128, 1), 'bias': (1,)},
+        },
+        'projection': {'kernel': (128, 192)},
     }
     return jax.tree.map(lambda shape: jnp.ones(shape), shapes, is_leaf=lambda x: type(x) is tuple)
 
@@ -203,6 +211,17 @@ def test_parameters_are_split_in_the_megatron_manner():
         'params/head/bias': P('tensor'),
         'params/head/transform/kernel': P('fsdp'),
         'params/head/transform/bias': P(),
+        'params/embedding_projection/kernel': P('fsdp'),
+        'params/embedding_projection/bias': P(),
+        'params/pooler/kernel': P('fsdp'),
+        'params/pooler/bias': P(),
+        'params/classifier/kernel': P('fsdp'),
+        'params/classifier/bias': P(),
+        'params/scores/transform/kernel': P('fsdp'),
+        'params/scores/transform/bias': P(),
+        'params/scores/logit/kernel': P('fsdp'),
+        'params/scores/logit/bias': P(),
+        'params/projection/kernel': P('fsdp'),
     }
 
 

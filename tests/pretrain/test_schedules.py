@@ -51,6 +51,32 @@ def test_gpt3_in_tokens():
     assert float(rate(715)) < float(rate(716)) == pytest.approx(6e-4, rel=1e-5)
 
 
+def test_berts_golden_values():
+    """Up to the peak over 100 steps, then at once on the line that fell from step 0."""
+    rate = make_schedule(config('bert', 1e-4, warmup=100), 1000, 64)
+    steps = jnp.array([0, 50, 99, 100, 500, 999, 1000, 1100])
+    golden = [0, 5e-5, 9.9e-5, 9e-5, 5e-5, 1e-7, 0, 0]
+    np.testing.assert_allclose(rate(steps), golden, rtol=1e-5)
+    np.testing.assert_allclose(jax.jit(rate)(steps), golden, rtol=1e-5)
+    tokens = make_schedule(config('bert', 1e-4, unit='tokens', warmup=6_400), 1000, 64)
+    np.testing.assert_array_equal(tokens(steps), rate(steps))
+    without = make_schedule(config('bert', 1e-4), 1000, 64)
+    np.testing.assert_allclose(without(jnp.array([0, 250])), [1e-4, 7.5e-5], rtol=1e-6)
+
+
+def test_electra_multiplies_warmup_and_decay():
+    rate = make_schedule(config('electra', 1e-4, warmup=100), 1000, 64)
+    steps = jnp.array([0, 50, 99, 100, 500, 1000])
+    golden = [0, 0.5 * 9.5e-5, 0.99 * 9.01e-5, 9e-5, 5e-5, 0]
+    np.testing.assert_allclose(rate(steps), golden, rtol=1e-5)
+
+
+@pytest.mark.parametrize('name', ['bert', 'electra'])
+def test_berts_line_may_end_early_and_above_zero(name):
+    rate = make_schedule(config(name, 2.0, warmup=10, decay=50, final=0.5), 100, 64)
+    np.testing.assert_allclose(rate(jnp.array([20, 25, 50, 80])), [1.6, 1.5, 1, 1], rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ('name', 'expected'),
     [

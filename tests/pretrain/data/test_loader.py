@@ -20,7 +20,7 @@ def test_an_epoch_reads_every_window_once(reader):
 
 
 def take(reader, steps, batch, rows, step=0):
-    loading = loader.Loader(reader, 7, batch, rows, step)
+    loading = loader.Loader(reader, 7, batch, rows, step * batch)
     try:
         return [next(loading) for _ in range(steps)]
     finally:

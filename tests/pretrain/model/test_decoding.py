@@ -14,7 +14,7 @@ V = 40
 FAMILIES = {
     'gpt2': {},
     'modern': {'norm': 'rms', 'positions': 'rotary', 'kv_heads': 2, 'query_key_norm': True},
-    'banded': {'attention_window': 3, 'window_every': 2},
+    'banded': {'attention_window': 3, 'global_every': 2},
 }
 
 

@@ -18,7 +18,7 @@ def by_hand(b, q, k, causal, window, prefix, segments):
     if causal:
         see = k <= q or (prefix and k < PREFIX[b])
     if window:
-        see = see and q - k < window
+        see = see and (q - k < window if causal else abs(q - k) <= window // 2)
     if segments:
         see = see and SEGMENTS[b, q] == SEGMENTS[b, k] != 0
     return see
@@ -26,7 +26,7 @@ def by_hand(b, q, k, causal, window, prefix, segments):
 
 @pytest.mark.parametrize(
     ('causal', 'window', 'prefix', 'segments'),
-    list(itertools.product([True, False], [None, 0, 2], [True, False], [True, False])),
+    list(itertools.product([True, False], [None, 0, 2, 3], [True, False], [True, False])),
 )
 def test_equals_the_matrix(causal, window, prefix, segments):
     mask = attention_mask(

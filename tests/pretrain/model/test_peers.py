@@ -1,7 +1,8 @@
-"""Our transformer, its gradients, its optimizer and its decoding against transformers' own classes.
+"""Decoders and T5, gradients, the optimizer and decoding against transformers' own classes.
 
 Random small models are built from config classes (nothing is downloaded), every parameter is
 moved away from its initial 0 or 1 so that leaving one out shows, and copied into our tree.
+(Encoders: test_peers_encoders.py.)
 """
 
 import functools
@@ -77,26 +78,6 @@ LLAMA = {  # and Qwen3, which has the two norms of queries and keys as well
     'model.layers.*.mlp.up_proj.weight': 'decoder/layers/feedforward/up/kernel',
     'model.layers.*.mlp.down_proj.weight': 'decoder/layers/feedforward/down/kernel',
 }
-BERT = {
-    'bert.embeddings.word_embeddings.weight': 'token_embedding/table',
-    'bert.embeddings.position_embeddings.weight': 'position_embedding/table',
-    'bert.embeddings.token_type_embeddings.weight': 'segment_embedding/table',
-    'cls.predictions.bias': 'head/bias',
-}
-for theirs, ours in {  # with a weight and a bias
-    'bert.embeddings.LayerNorm': 'embedding_norm/scale',
-    'bert.encoder.layer.*.attention.self.query': 'encoder/layers/attention/query/kernel',
-    'bert.encoder.layer.*.attention.self.key': 'encoder/layers/attention/key/kernel',
-    'bert.encoder.layer.*.attention.self.value': 'encoder/layers/attention/value/kernel',
-    'bert.encoder.layer.*.attention.output.dense': 'encoder/layers/attention/out/kernel',
-    'bert.encoder.layer.*.attention.output.LayerNorm': 'encoder/layers/attention_norm/scale',
-    'bert.encoder.layer.*.intermediate.dense': 'encoder/layers/feedforward/up/kernel',
-    'bert.encoder.layer.*.output.dense': 'encoder/layers/feedforward/down/kernel',
-    'bert.encoder.layer.*.output.LayerNorm': 'encoder/layers/feedforward_norm/scale',
-    'cls.predictions.transform.dense': 'head/transform/kernel',
-    'cls.predictions.transform.LayerNorm': 'head/norm/scale',
-}.items():
-    BERT |= {f'{theirs}.weight': ours, f'{theirs}.bias': f'{ours.rpartition("/")[0]}/bias'}
 T5 = {'shared.weight': 'token_embedding/table', 'lm_head.weight': 'head/logits/kernel'}
 for stack, last in (('encoder', 1), ('decoder', 2)):
     block, layers = f'{stack}.block.*.layer', f'{stack}/layers'
@@ -263,29 +244,11 @@ def test_qwen3_with_local_layers():
     )))  # fmt: skip
     module, params = ours_of(
         peer, LLAMA, **LLAMA_FIELDS, tied=False, head_width=12, query_key_norm=True,
-        attention_window=5, window_every=2, window_offset=1,
+        attention_window=5, global_every=2,
     )  # fmt: skip
     tokens = random_tokens(3, 30)
     ours = run_ours(module, params, contract.Inputs(tokens))
     assert_equal(ours, run_theirs(peer, input_ids=tokens))
-
-
-def test_bert():
-    """Post-norm, two segments, padding, erf gelu, transformed and biased logits."""
-    peer = moved(transformers.BertForMaskedLM(transformers.BertConfig(
-        vocab_size=V, hidden_size=32, num_hidden_layers=3, num_attention_heads=4,
-        intermediate_size=48, max_position_embeddings=24, layer_norm_eps=NORM_EPSILON,
-    )))  # fmt: skip
-    module, params = ours_of(
-        peer, BERT, encoder_layers=3, width=32, heads=4, feedforward_width=48, max_positions=24,
-        norm_placement='post', norm_epsilon=NORM_EPSILON, embedding_norm=True, final_norm=False,
-        segment_types=2, activation='gelu_erf', logit_transform=True, logit_bias=True,
-    )  # fmt: skip
-    tokens, real = random_tokens(3, 24), right_padded(24, [24, 17, 6])
-    types = 1 - right_padded(24, [10, 8, 3])
-    ours = run_ours(module, params, contract.Inputs(tokens, segments_BxL=real, types_BxL=types))
-    theirs = run_theirs(peer, input_ids=tokens, attention_mask=real, token_type_ids=types)
-    assert_equal(ours, theirs, real)
 
 
 @pytest.mark.parametrize('version', ['1.0', '1.1'])

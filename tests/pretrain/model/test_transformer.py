@@ -16,20 +16,29 @@ MODERN = GPT2 | {
     'norm': 'rms', 'biases': False, 'positions': 'rotary', 'activation': 'silu', 'gated': True,
     'kv_heads': 2, 'query_key_norm': True, 'feedforward_width': 48,
 }  # fmt: skip
-BANDED = GPT2 | {'attention_window': 3, 'window_every': 2, 'window_offset': 1}
+BANDED = GPT2 | {'attention_window': 3, 'global_every': 2}
 BERT = {
     'encoder_layers': 2, 'vocabulary': 60, 'width': 32, 'heads': 4, 'max_positions': 16,
     'norm_placement': 'post', 'norm_epsilon': 1e-12, 'embedding_norm': True, 'final_norm': False,
     'segment_types': 2, 'logit_transform': True, 'logit_bias': True,
-    'initializer': 'truncated_normal',
+    'initializer': 'truncated_normal', 'embedding_width': 20, 'classes': 3, 'token_scores': True,
+    'projection_width': 8,
 }  # fmt: skip
 T5 = {
     'encoder_layers': 2, 'decoder_layers': 2, 'vocabulary': 60, 'width': 32, 'heads': 4,
     'norm': 'rms', 'biases': False, 'positions': 'relative', 'activation': 'relu',
     'scale_attention': False, 'scale_logits': True, 'initializer': 'fan_in',
 }  # fmt: skip
+MODERNBERT = {
+    'encoder_layers': 3, 'vocabulary': 60, 'width': 32, 'heads': 4, 'feedforward_width': 48,
+    'norm_bias': False, 'embedding_norm': True, 'first_norm': False, 'biases': False,
+    'positions': 'rotary', 'rotary_theta': 500.0, 'rotary_theta_local': 20.0, 'gated': True,
+    'attention_window': 5, 'global_every': 3, 'logit_transform': True, 'logit_bias': True,
+}  # fmt: skip
 DECODERS = {'gpt2': GPT2, 'modern': MODERN, 'banded': BANDED}
-ALL = DECODERS | {'bert': BERT, 't5': T5, 'untied': GPT2 | {'tied': False}}
+ALL = DECODERS | {
+    'bert': BERT, 't5': T5, 'modernbert': MODERNBERT, 'untied': GPT2 | {'tied': False},
+}  # fmt: skip
 
 
 @functools.cache
@@ -52,35 +61,6 @@ def batch(tokens, **fields):
 
 def tokens(rows=2, length=10, seed=0):
     return np.random.default_rng(seed).integers(3, 60, (rows, length)).astype(np.int32)
-
-
-@pytest.mark.parametrize(
-    ('layers', 'width', 'heads', 'count'),
-    [
-        (12, 768, 12, 124_439_808),
-        (24, 1024, 16, 354_823_168),
-        (36, 1280, 20, 774_030_080),
-        (48, 1600, 25, 1_557_611_200),
-    ],
-)
-def test_gpt2_has_the_published_number_of_parameters(layers, width, heads, count):
-    config = TransformerConfig(50257, decoder_layers=layers, width=width, heads=heads)
-    shapes = jax.eval_shape(lambda: init(Transformer(config), jax.random.key(0)))
-    assert sum(x.size for x in jax.tree.leaves(shapes)) == count
-
-
-def test_bert_and_t5_are_a_matter_of_fields():
-    """Base sizes of both: transformers' BertForMaskedLM and T5 count these (ours has no pooler)."""
-    bert = TransformerConfig(**(BERT | {
-        'encoder_layers': 12, 'vocabulary': 30522, 'width': 768, 'heads': 12, 'max_positions': 512,
-    }))  # fmt: skip
-    t5 = TransformerConfig(**(T5 | {
-        'encoder_layers': 12, 'decoder_layers': 12, 'vocabulary': 32128, 'width': 768, 'heads': 12,
-        'feedforward_width': 3072,
-    }))  # fmt: skip
-    for config, count in ((bert, 109_514_298), (t5, 222_903_552)):
-        shapes = jax.eval_shape(lambda c=config: init(Transformer(c), jax.random.key(0)))
-        assert sum(x.size for x in jax.tree.leaves(shapes)) == count
 
 
 @pytest.mark.parametrize('name', list(DECODERS))
@@ -106,15 +86,65 @@ def test_no_layer_lets_a_later_token_leak_into_an_earlier_one(name, separated):
 
 
 def test_local_layers_see_no_further_than_their_window():
-    """Layer 1 of 3 sees 3 tokens; alone it can move information by 2 places only."""
-    config = TransformerConfig(**(BANDED | {'decoder_layers': 1, 'window_offset': 0}))
-    module = Transformer(config)
-    run = jax.jit(lambda t: bind(module, init(module, jax.random.key(1))).hidden(batch(t)))
-    before = tokens(1, 10)
-    after = before.copy()
-    after[0, 2] += 1
-    differs = ~np.isclose(run(before), run(after), atol=1e-6).all(axis=-1)[0]
-    np.testing.assert_array_equal(np.flatnonzero(differs), [2, 3, 4])
+    """One layer moves information by 2 places only, in an encoder both ways."""
+    one_layer = {'encoder_layers': 1, 'attention_window': 5, 'global_every': 0}
+    for fields, reached in (
+        (BANDED | {'decoder_layers': 1, 'global_every': 0}, [4, 5, 6]),
+        (MODERNBERT | one_layer, [2, 3, 4, 5, 6]),
+        (MODERNBERT | one_layer | {'attention_window': 4}, [2, 3, 4, 5, 6]),
+        (MODERNBERT | one_layer | {'global_every': 3}, list(range(10))),
+    ):
+        module = Transformer(TransformerConfig(**(fields | {'stddev': 0.2})))
+        params = init(module, jax.random.key(1))
+        run = jax.jit(lambda t, m=module, p=params: bind(m, p).hidden(batch(t)))
+        before = tokens(1, 10)
+        after = before.copy()
+        after[0, 4] += 1
+        differs = ~np.isclose(run(before), run(after), atol=1e-6).all(axis=-1)[0]
+        np.testing.assert_array_equal(np.flatnonzero(differs), reached)
+
+
+def test_local_layers_have_wavelengths_of_their_own():
+    """Windows wider than the row: layers that differ in theta alone, against one of each kind."""
+    wide = {'attention_window': 99, 'rotary_theta': 500.0, 'rotary_theta_local': 20.0}
+
+    params = parameters('modernbert')
+    data = batch(tokens())
+
+    def hidden(layers, **changes):
+        first = jax.tree.map(lambda x: x[:layers], params['encoder']['layers'])
+        module = Transformer(TransformerConfig(
+            **(MODERNBERT | {'stddev': 0.2, 'encoder_layers': layers} | changes)
+        ))  # fmt: skip
+        changed = params | {'encoder': params['encoder'] | {'layers': first}}
+        return jax.jit(lambda params: bind(module, params).hidden(data))(changed)
+
+    longer = {'attention_window': 0, 'rotary_theta': 500.0}
+    shorter = {'attention_window': 0, 'rotary_theta': 20.0}
+    np.testing.assert_allclose(hidden(1, **wide), hidden(1, **longer), atol=1e-5)
+    np.testing.assert_allclose(hidden(1, **wide, global_every=0), hidden(1, **shorter), atol=1e-5)
+    both = hidden(2, **wide)  # the first is global, the second local
+    assert not np.allclose(both, hidden(2, **longer), atol=1e-4)
+    assert not np.allclose(both, hidden(2, **shorter), atol=1e-4)
+
+
+def test_without_a_first_norm_its_parameters_are_not_read():
+    data = batch(tokens())
+    module = Transformer(TransformerConfig(**MODERNBERT))
+    run = jax.jit(lambda params: bind(module, params).hidden(data))
+
+    def hidden(layer, field):
+        params = jax.tree.map(lambda x: x, parameters('modernbert'))
+        scale = params['encoder']['layers'][field]['scale']
+        params['encoder']['layers'][field]['scale'] = scale.at[layer].set(jnp.nan)
+        return run(params)
+
+    exact = run(parameters('modernbert'))
+    np.testing.assert_array_equal(hidden(0, 'attention_norm'), exact)
+    assert np.isnan(hidden(1, 'attention_norm')).all()
+    assert np.isnan(hidden(0, 'feedforward_norm')).all()
+    normed = jax.jit(model('modernbert', first_norm=True).hidden)(data)
+    assert not np.allclose(normed, exact, atol=1e-3)
 
 
 def test_encoders_see_all_that_is_not_padding():
@@ -158,13 +188,17 @@ def test_packed_documents_are_as_if_alone():
         np.testing.assert_allclose(packed[:, 4:], run(batch(second)), atol=1e-5)
 
 
+@functools.cache
 def loss(name, **changes):
     bound = Transformer(TransformerConfig(**(ALL[name] | changes)))
     data = batch(tokens())
 
     def total(params):
         model = bind(bound, params)
-        return jnp.mean(jax.nn.log_softmax(model.logits(model.hidden(data)))[..., 7])
+        hidden = model.hidden(data)
+        heads = [head(hidden) for head in (model.classify, model.score, model.project) if head]
+        others = sum(jnp.mean(jax.nn.sigmoid(head)) for head in heads)
+        return jnp.mean(jax.nn.log_softmax(model.logits(hidden))[..., 7]) + others
 
     return jax.jit(jax.value_and_grad(total))(parameters(name))
 
@@ -184,6 +218,9 @@ def test_every_parameter_of_every_family_gets_a_gradient():
         for path, g in jax.tree_util.tree_leaves_with_path(loss(name)[1]):
             key_bias = 'key' in jax.tree_util.keystr(path) and g.ndim == 2 and name != 'modern'
             # Softmax does not change when a constant is added to all keys.
+            if name == 'modernbert' and 'attention_norm' in jax.tree_util.keystr(path):
+                assert (g[0] == 0).all()
+                g = g[1:]
             if not key_bias:
                 assert np.abs(g).max() > 1e-7, (name, path)
 

@@ -1,0 +1,186 @@
+"""A stack of layers: one block, scanned over parameters that carry a leading layer axis.
+
+What differs between the layers (a window, a wavelength, whether there is a first norm) is a value
+of the scan, never a Python branch, so that all layers are one program.
+"""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from pretrain.model.attention import Attention
+from pretrain.model.config import TransformerConfig
+from pretrain.model.layers import Dropout, FeedForward, Norm
+from pretrain.model.masks import attention_mask
+from pretrain.model.positions import RelativeBias
+
+
+class Cache(NamedTuple):
+    """Keys and values of the tokens decoded so far, for all layers of the decoder.
+
+    keys_NxBxSxGxK, values_NxBxSxGxK: S places, filled up to `index`.
+    segments_BxS: 0 where there is no token (left padding, places not reached yet).
+    index: int32 scalar, the place of the next token.
+    """
+
+    keys_NxBxSxGxK: jax.Array
+    values_NxBxSxGxK: jax.Array
+    segments_BxS: jax.Array
+    index: jax.Array
+
+
+class Sight(NamedTuple):
+    """Arguments of the mask builder that all layers of a stack share."""
+
+    queries_T: jax.Array
+    keys_S: jax.Array
+    prefix_B: jax.Array | None
+    query_segments_BxT: jax.Array | None
+    key_segments_BxS: jax.Array | None
+
+
+class Shared(NamedTuple):
+    """What all layers of a stack are given alike."""
+
+    sight: Sight
+    positions_BxT: jax.Array
+    bias_1xHxTxS: jax.Array | None
+    index: jax.Array | None
+    context_BxSxD: jax.Array | None
+    context_mask: jax.Array | None
+
+
+class PerLayer(NamedTuple):
+    """What each layer is given on its own: the values of the scan; None: nothing to tell apart.
+
+    window: see attention_mask. theta: of rotary positions. normed: its attention has a norm first.
+    """
+
+    window: jax.Array | None
+    theta: jax.Array | None
+    normed: jax.Array | None
+    cache: tuple[jax.Array, jax.Array] | None
+
+
+class Block(nn.Module):
+    """One layer: self-attention, cross-attention in a decoder that has an encoder, feed-forward."""
+
+    config: TransformerConfig
+    layers: int
+    causal: bool
+    cross: bool
+    deterministic: bool
+
+    @nn.compact
+    def __call__(self, x_BxTxD, per_layer, shared):
+        """The signature of a scan: (carry, the layer's own, shared) -> (carry, new cache)."""
+        config = self.config
+        residual_stddev = None
+        if config.residual_scale:
+            additions = self.layers * (3 if self.cross else 2)
+            residual_stddev = config.stddev * additions**-0.5
+
+        def add(x_BxTxD, name, sublayer, normed=None):
+            norm = Norm(config, name=f'{name}_norm')
+            dropout = Dropout(config, self.deterministic)
+            if config.norm_placement == 'post':
+                return norm(x_BxTxD + dropout(sublayer(x_BxTxD)))
+            y_BxTxD = norm(x_BxTxD)
+            if normed is not None:
+                y_BxTxD = jnp.where(normed, y_BxTxD, x_BxTxD)
+            return x_BxTxD + dropout(sublayer(y_BxTxD))
+
+        sight, cache = shared.sight, None
+        plain = self.causal and per_layer.window is None and per_layer.cache is None
+        plain &= sight.prefix_B is None and sight.query_segments_BxT is None
+        mask = None
+        if not plain:
+            mask = attention_mask(
+                sight.queries_T,
+                sight.keys_S,
+                causal=self.causal,
+                window=per_layer.window,
+                prefix_B=sight.prefix_B,
+                query_segments_BxT=sight.query_segments_BxT,
+                key_segments_BxS=sight.key_segments_BxS,
+            )
+
+        def attention(x_BxTxD):
+            nonlocal cache
+            y_BxTxD, cache = Attention(
+                config, residual_stddev, self.deterministic, name='attention'
+            )(
+                x_BxTxD,
+                mask=mask,
+                bias=shared.bias_1xHxTxS,
+                causal=plain,
+                positions_BxT=shared.positions_BxT,
+                theta=per_layer.theta,
+                cache=per_layer.cache,
+                index=shared.index,
+            )
+            return y_BxTxD
+
+        def cross_attention(x_BxTxD):
+            return Attention(config, residual_stddev, self.deterministic, name='cross_attention')(
+                x_BxTxD, context_BxSxD=shared.context_BxSxD, mask=shared.context_mask
+            )[0]
+
+        x_BxTxD = add(x_BxTxD, 'attention', attention, per_layer.normed)
+        if self.cross:
+            x_BxTxD = add(x_BxTxD, 'cross_attention', cross_attention)
+        feed_forward = FeedForward(config, residual_stddev, self.deterministic, name='feedforward')
+        return add(x_BxTxD, 'feedforward', feed_forward), cache
+
+
+class Stack(nn.Module):
+    """Layers scanned over their stacked parameters, and the final norm."""
+
+    config: TransformerConfig
+    layers: int
+    causal: bool
+    cross: bool
+
+    @nn.compact
+    def __call__(self, x_BxTxD, shared, caches, deterministic):
+        """x_BxTxD -> (hidden_BxTxD, new caches or None)."""
+        config, sight = self.config, shared.sight
+        if config.positions == 'relative':
+            bias = RelativeBias(
+                config.heads, config.relative_buckets, config.relative_distance,
+                bidirectional=not self.causal, name='relative_bias',
+            )  # fmt: skip
+            shared = shared._replace(bias_1xHxTxS=bias(sight.queries_T, sight.keys_S))
+        local = config.attention_window > 0
+        thetas = local and config.positions == 'rotary' and config.rotary_theta_local
+        per_layer = PerLayer(
+            window=jnp.array(config.windows(self.layers), jnp.int32) if local else None,
+            theta=jnp.array(config.thetas(self.layers), jnp.float32) if thetas else None,
+            normed=None if config.first_norm else jnp.arange(self.layers) > 0,
+            cache=caches,
+        )
+
+        block = Block
+        if config.remat != 'none':
+            policy = {
+                'full': None,
+                'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+            }[config.remat]
+            block = nn.remat(Block, policy=policy, prevent_cse=False)
+        scanned = nn.scan(
+            block,
+            variable_axes={'params': 0},
+            split_rngs={'params': True, 'dropout': True},
+            in_axes=(0, nn.broadcast),
+            length=self.layers,
+            unroll=self.layers if config.unroll else 1,
+        )
+        layers = scanned(config, self.layers, self.causal, self.cross, deterministic, name='layers')
+        x_BxTxD, caches = layers(x_BxTxD, per_layer, shared)
+        if config.final_norm:
+            x_BxTxD = Norm(config, name='final_norm')(x_BxTxD)
+        if config.dropout_final:
+            x_BxTxD = Dropout(config, deterministic)(x_BxTxD)
+        return x_BxTxD, caches

@@ -1,0 +1,136 @@
+"""What must hold for every objective: sharding, accumulation and resuming change nothing."""
+
+import functools
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from configs import compare, objectives
+from objectives import contract
+from pretrain import assembly, partitioning, train_step
+from pretrain.checkpoints import Checkpoints
+
+NAMES = (
+    'causal_lm', 'prefix_lm', 'masked_lm', 'next_sentence', 'span_corruption',
+    'mixture_of_denoisers', 'replaced_token', 'distillation', 'two_stacks',
+)  # fmt: skip
+B = 8
+SIZE = 96  # 9 special ids, pieces, 20 sentinels
+
+
+def vocabulary():
+    bytes_V = np.where(np.arange(SIZE) < 9, 0, 3)
+    bytes_V[-20:] = 0
+    return contract.Vocabulary(
+        size=SIZE, table_size=SIZE, pad=0, eos=1, unk=2, cls=3, sep=4, mask=5,
+        modes={'R': 6, 'X': 7, 'S': 8}, sentinels=tuple(range(SIZE - 1, SIZE - 21, -1)),
+        word_start_V=np.arange(SIZE) % 3 == 0, bytes_V=bytes_V.astype(np.int32),
+    )  # fmt: skip
+
+
+@functools.cache
+def make_learner(name, accumulation=1):
+    if name == 'two_stacks':  # an encoder and a decoder
+        config = compare.get_config('span_corruption,smoke')
+        config.objective = objectives.span_corruption(32)
+        config.model.encoder_layers = 1
+    else:
+        config = compare.get_config(f'{name},smoke')
+    config.accumulation = accumulation
+    learner = assembly.make_learner(config, vocabulary())
+    return learner._replace(optimizer=optax.sgd(0.3, momentum=0.9))
+
+
+def windows(learner, step):
+    """Sentences of 3 tokens, a document a row, rows of different lengths, the last one empty."""
+    width = learner.objective.window_length()
+    rng = np.random.default_rng(step)
+    tokens = rng.integers(9, SIZE - 20, (B, width)).astype(np.int32)
+    sentences = np.broadcast_to(np.arange(width, dtype=np.int32) // 3, (B, width)).copy()
+    documents = np.broadcast_to(np.arange(B, dtype=np.int32)[:, None] // 2, (B, width)).copy()
+    for row, length in enumerate(rng.integers(6, width + 1, B)):
+        length = 0 if row == B - 1 else length
+        tokens[row, length:] = 0
+        sentences[row, length:] = documents[row, length:] = contract.PADDING
+    return contract.Windows(tokens, sentences, documents, np.arange(B * step, B * step + B))
+
+
+@functools.cache
+def programs(name, mesh, accumulation=1):
+    """(the state at the start, step(state, number) -> (state, measurements), abstract state)."""
+    learner = make_learner(name, accumulation)
+    devices = jax.devices() if mesh != 'data=1' else jax.devices()[:1]
+    mesh = partitioning.make_mesh(mesh, devices)
+    abstract = assembly.abstract_state(learner, mesh)
+    shardings = jax.tree.map(lambda x: x.sharding, abstract)
+    state = jax.jit(lambda: train_step.init_state(learner), out_shardings=shardings)()
+    config = compare.get_config(f'{name},smoke' if name != 'two_stacks' else 'causal_lm,smoke')
+    frozen, _ = assembly.frozen_params(config, learner, mesh)
+    update = jax.jit(
+        functools.partial(train_step.train_step, learner), out_shardings=(shardings, None)
+    )
+
+    def step(state, number):
+        rows = partitioning.global_array(mesh, windows(learner, number), B)
+        return update(state, rows, frozen)
+
+    return state, step, abstract
+
+
+def run(name, mesh='data=1', accumulation=1, steps=2):
+    state, step, _ = programs(name, mesh, accumulation)
+    for number in range(steps):
+        state, measured = step(state, number)
+    return jax.device_get((state, measured))
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_eight_devices_compute_what_one_computes(name):
+    one, eight = run(name), run(name, 'data=2,fsdp=2,tensor=2')
+    assert one[1].keys() == eight[1].keys()
+    for key in one[1]:
+        np.testing.assert_allclose(one[1][key], eight[1][key], rtol=2e-5, atol=1e-6, err_msg=key)
+    jax.tree.map(  # float32 sums in another order
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-6), one[0], eight[0]
+    )
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_accumulation_equals_the_big_batch(name):
+    """The parts hold different numbers of predicted tokens, and the last row none."""
+    whole, parts = run(name), run(name, accumulation=4)
+    for key in whole[1]:
+        np.testing.assert_allclose(whole[1][key], parts[1][key], rtol=2e-5, atol=1e-6, err_msg=key)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-6), whole[0], parts[0]
+    )
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_a_resumed_run_has_the_same_bits(name, tmp_path):
+    state, step, abstract = programs(name, 'data=1')
+    for number in range(2):
+        state, _ = step(state, number)
+    with Checkpoints(tmp_path / 'checkpoints', {}) as saved:
+        saved.save(state, 2, {})
+    with Checkpoints(tmp_path / 'checkpoints', {}) as saved:
+        restored, _ = saved.restore(abstract)
+    for number in range(2, 4):
+        state, measured = step(state, number)
+        restored, again = step(restored, number)
+    jax.tree.map(np.testing.assert_array_equal, (state, measured), (restored, again))
+    assert np.isfinite(measured['loss'])
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_it_learns_one_small_batch(name):
+    """Every objective falls well below its start on the same batch: half of it in 60 steps."""
+    state, step, _ = programs(name, 'data=1')
+    first = last = None
+    for _ in range(60):
+        state, measured = step(state, 0)
+        last = float(measured['loss'])
+        first = first or last
+    assert last < 0.5 * first
