@@ -61,12 +61,13 @@ def bert(layers, width, heads, length):
 def tiny():
     """Four layers of 192 on the embedded excerpt of Wikipedia."""
     config = bert(layers=4, width=192, heads=3, length=128)
-    config.steps = 1000
+    config.steps = 600
     config.batch_size = 16
     config.optimizer.update(name='muon', learning_rate=4e-3, b2=0.95, weight_decay=0.1)
-    config.optimizer.schedule.update(warmup=100.0)
-    config.checkpoint.every = config.eval.every = 250
+    config.optimizer.schedule.update(warmup=60.0)
+    config.checkpoint.every = config.eval.every = 200
     config.eval.windows = 0
+    config.log.every = 5
     return config
 
 

@@ -44,12 +44,13 @@ def tiny():
     """Two layers, started from layers 0 and 3 of bert.py:tiny."""
     config = distilbert(layers=2, width=192, heads=3, length=128)
     config.objective.update(teacher='runs/bert-tiny', layers=(0, 3))
-    config.steps = 400
+    config.steps = 300
     config.batch_size = 16
     config.optimizer.update(name='muon', learning_rate=2e-3, b2=0.98)
-    config.optimizer.schedule.update(warmup=40.0)
+    config.optimizer.schedule.update(warmup=30.0)
     config.checkpoint.every = config.eval.every = 100
     config.eval.windows = 0
+    config.log.every = 5
     return config
 
 

@@ -78,12 +78,13 @@ def t5(v1_1, width, layers, feedforward_width, heads, head_width, inputs_length)
 def tiny():
     """T5 1.1 with two layers of 192 a stack on the embedded excerpt of Wikipedia."""
     config = t5(True, 192, 2, 512, 3, 64, inputs_length=128)
-    config.steps = 1000
+    config.steps = 600
     config.batch_size = 16
     config.optimizer.update(name='muon', learning_rate=4e-3, b2=0.95, weight_decay=0.1)
-    config.optimizer.schedule.update(warmup=100.0)
-    config.checkpoint.every = config.eval.every = 250
+    config.optimizer.schedule.update(warmup=60.0)
+    config.checkpoint.every = config.eval.every = 200
     config.eval.windows = 0
+    config.log.every = 5
     return config
 
 
