@@ -21,6 +21,7 @@ def draw(workdir):
     # Where a loss has several terms, the one that the line of frequencies can be compared with.
     name = 'cross_entropy' if any('cross_entropy' in r for r in rows) else 'loss'
     train = [(r['step'], r[name]) for r in rows if name in r]
+    what = 'loss (nats a token)' if name == 'loss' else 'cross-entropy (nats a predicted token)'
     name = f'validation_{name}'
     validation = [(r['step'], r[name]) for r in rows if name in r]
     unigram = [r['validation_unigram'] for r in rows if 'validation_unigram' in r]
@@ -45,7 +46,7 @@ def draw(workdir):
     if unigram:
         label = f'unigram frequencies ({unigram[-1]:.3f})'
         axes.axhline(unigram[-1], color='grey', linestyle='--', label=label)
-    axes.set(xlabel='step', ylabel='cross-entropy (nats a predicted token)', title=Path(workdir).resolve().name)
+    axes.set(xlabel='step', ylabel=what, title=Path(workdir).resolve().name)
     axes.grid(alpha=0.3)
     axes.legend()
     path = Path(workdir) / 'loss.png'

@@ -81,7 +81,8 @@ def unigram(corpus, objective, reader):
     count = min(SAMPLED, len(reader))
     for first in range(0, count, SAMPLED_AT_ONCE):
         rows = slice(0, SAMPLED_AT_ONCE)
-        sampled_V += targets(loader.in_order(reader, first, SAMPLED_AT_ONCE, rows, count))
+        windows = loader.in_order(reader, first, SAMPLED_AT_ONCE, rows, count)
+        sampled_V += np.asarray(targets(windows), np.float64)
     is_text_V = vocabulary.bytes_V[: vocabulary.size] > 0
     special_V = np.where(is_text_V, 0, sampled_V[: vocabulary.size] + 1)
     special_V /= sampled_V.sum() + np.sum(~is_text_V)

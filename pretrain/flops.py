@@ -73,11 +73,24 @@ def forward_flops(config, batch, encoder_length, decoder_length, predicted):
     own = d * k * (2 * h + 2 * g)  # multiply-adds a token: query, out, key, value
     feed_forward = d * f * (3 if config.gated else 2)
     forward = 0.0
-    for layers, length, context in (
-        (config.encoder_layers, encoder_length, 0),
-        (config.decoder_layers, decoder_length, encoder_length if config.encoder_layers else 0),
+    for layers, length, context, both in (
+        (config.encoder_layers, encoder_length, 0, True),
+        (
+            config.decoder_layers,
+            decoder_length,
+            encoder_length if config.encoder_layers else 0,
+            False,
+        ),
     ):
-        sees = sum(min(w or length, length) for w in config.windows(layers))
+        if not layers:
+            continue
+        # What maps tables of another width, and the heads that look at every place.
+        each = d * config.embedding_width if config.embedding_width not in (0, d) else 0
+        each += (d * d if config.token_scores else 0) + d * config.projection_width
+        forward += each * length
+        # An encoder's window reaches to both sides.
+        windows = [2 * (w // 2) + 1 if w and both else w for w in config.windows(layers)]
+        sees = sum(min(w or length, length) for w in windows)
         forward += layers * (own + feed_forward) * length + 2 * h * k * length * sees
         if context:
             forward += layers * d * k * (2 * h * length + 2 * g * context)

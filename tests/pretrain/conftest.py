@@ -4,7 +4,10 @@ import random
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+
+from objectives import contract
 
 # Forks before any device is touched, so that a dozen calls import jax once.
 FORKED = """
@@ -46,6 +49,19 @@ def small(text_folder, tmp_path_factory):
         '--config.data.validation_fraction=0.2',
         '--config.eval.windows=0',
     ]
+
+
+@pytest.fixture(scope='session')
+def vocabulary():
+    """A tokenizer of 96 ids with all that an objective may ask for: 9 special, 67 pieces, 20
+    sentinels."""
+    bytes_V = np.where(np.arange(96) < 9, 0, 3)
+    bytes_V[-20:] = 0
+    return contract.Vocabulary(
+        size=96, table_size=96, pad=0, eos=1, unk=2, cls=3, sep=4, mask=5,
+        modes={'R': 6, 'X': 7, 'S': 8}, sentinels=tuple(range(95, 75, -1)),
+        word_start_V=np.arange(96) % 3 == 0, bytes_V=bytes_V.astype(np.int32),
+    )  # fmt: skip
 
 
 @pytest.fixture(scope='session')

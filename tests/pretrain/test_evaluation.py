@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import gpt
+from configs import gpt, t5
 from objectives import contract
 from pretrain import assembly, evaluation, partitioning, train_step
 from pretrain.data.corpus import Corpus, WindowReader
@@ -163,21 +163,48 @@ def training_tokens(corpus):
     return tokens, documents
 
 
-@pytest.mark.parametrize('separator', [True, False])
-def test_unigram_frequencies_by_hand(corpus, separator):
+def test_unigram_frequencies_by_hand(corpus):
+    """Causal windows of the whole split: the eos is counted in them, pieces in the corpus."""
     tokens, documents = training_tokens(corpus)
     counts = collections.Counter(tokens)
-    eos, ids = corpus.tokenizer.vocabulary.eos, corpus.tokenizer.vocabulary.size
+    vocabulary = corpus.tokenizer.vocabulary
+    eos, ids = vocabulary.eos, vocabulary.size
     assert documents > 5
     assert counts[eos] == 0  # the separators are not in the shards
-    if separator:
-        counts[eos] = documents
-    total = sum(counts.values()) + ids
-    log_p_V = evaluation.unigram(corpus, separator)
+    config = gpt.get_config('tiny,smoke')
+    objective = assembly.make_objective(config, vocabulary)
+    reader = assembly.open_windows(config, corpus, 'train', objective)
+    assert len(reader) <= evaluation.SAMPLED
+    log_p_V = evaluation.unigram(corpus, objective, reader)
     assert log_p_V.shape == (ids,)
     np.testing.assert_allclose(np.exp(log_p_V).sum(), 1, rtol=1e-12)
+
+    targets = np.concatenate([reader.read([i])[0][0, 1:] for i in range(len(reader))])
+    special = np.flatnonzero(vocabulary.bytes_V[:ids] == 0)
+    drawn = {i: (targets == i).sum() + 1 for i in special}
+    assert drawn[eos] > 5
+    share = {i: n / (len(targets) + len(special)) for i, n in drawn.items()}
+    left = 1 - sum(share.values())
+    total = sum(counts.values()) + ids - len(special)
     for i in range(ids):
-        assert log_p_V[i] == pytest.approx(math.log((counts[i] + 1) / total), rel=1e-12)
+        p = share[i] if i in share else left * (counts[i] + 1) / total
+        assert log_p_V[i] == pytest.approx(math.log(p), rel=1e-9)
+
+
+def test_sentinels_are_as_frequent_as_the_objective_makes_them(corpus):
+    """Not one in millions, which would put any model below the line."""
+    config = t5.get_config('tiny,smoke')
+    vocabulary = corpus.tokenizer.vocabulary
+    objective = assembly.make_objective(config, vocabulary)
+    reader = assembly.open_windows(config, corpus, 'train', objective)
+    log_p_V = evaluation.unigram(corpus, objective, reader)
+    # 35 raw tokens make 5 of noise in 2 spans: 8 targets, of which the first is sentinel 0.
+    rows, special = len(reader), (vocabulary.bytes_V[: vocabulary.size] == 0).sum()
+    assert reader.length == 35
+    expected = (rows + 1) / (8 * rows + special)
+    for i in (*vocabulary.sentinels[:2], vocabulary.eos):
+        assert math.exp(log_p_V[i]) == pytest.approx(expected, rel=1e-9)
+    assert expected > 0.05
 
 
 def test_a_model_and_frequencies_on_the_same_tokens(corpus, reader):
@@ -190,7 +217,7 @@ def test_a_model_and_frequencies_on_the_same_tokens(corpus, reader):
     learner = assembly.make_learner(config, vocabulary)
     params = jax.jit(lambda: train_step.init_state(learner)['params'])()
     step = jax.jit(functools.partial(train_step.evaluation_step, learner))
-    unigram_V = evaluation.unigram(corpus, True)
+    unigram_V = evaluation.unigram(corpus, learner.objective, reader)
 
     module = learner.transformers['model']
     logits_of = jax.jit(

@@ -17,21 +17,8 @@ NAMES = (
     'mixture_of_denoisers', 'replaced_token', 'distillation', 'two_stacks',
 )  # fmt: skip
 B = 8
-SIZE = 96  # 9 special ids, pieces, 20 sentinels
-
-
-def vocabulary():
-    bytes_V = np.where(np.arange(SIZE) < 9, 0, 3)
-    bytes_V[-20:] = 0
-    return contract.Vocabulary(
-        size=SIZE, table_size=SIZE, pad=0, eos=1, unk=2, cls=3, sep=4, mask=5,
-        modes={'R': 6, 'X': 7, 'S': 8}, sentinels=tuple(range(SIZE - 1, SIZE - 21, -1)),
-        word_start_V=np.arange(SIZE) % 3 == 0, bytes_V=bytes_V.astype(np.int32),
-    )  # fmt: skip
-
-
 @functools.cache
-def make_learner(name, accumulation=1):
+def make_learner(name, vocabulary, accumulation=1):
     if name == 'two_stacks':  # an encoder and a decoder
         config = compare.get_config('span_corruption,smoke')
         config.objective = objectives.span_corruption(32)
@@ -39,7 +26,7 @@ def make_learner(name, accumulation=1):
     else:
         config = compare.get_config(f'{name},smoke')
     config.accumulation = accumulation
-    learner = assembly.make_learner(config, vocabulary())
+    learner = assembly.make_learner(config, vocabulary)
     return learner._replace(optimizer=optax.sgd(0.3, momentum=0.9))
 
 
@@ -47,7 +34,7 @@ def windows(learner, step):
     """Sentences of 3 tokens, a document a row, rows of different lengths, the last one empty."""
     width = learner.objective.window_length()
     rng = np.random.default_rng(step)
-    tokens = rng.integers(9, SIZE - 20, (B, width)).astype(np.int32)
+    tokens = rng.integers(9, 76, (B, width)).astype(np.int32)
     sentences = np.broadcast_to(np.arange(width, dtype=np.int32) // 3, (B, width)).copy()
     documents = np.broadcast_to(np.arange(B, dtype=np.int32)[:, None] // 2, (B, width)).copy()
     for row, length in enumerate(rng.integers(6, width + 1, B)):
@@ -58,9 +45,9 @@ def windows(learner, step):
 
 
 @functools.cache
-def programs(name, mesh, accumulation=1):
+def programs(name, vocabulary, mesh='data=1', accumulation=1):
     """(the state at the start, step(state, number) -> (state, measurements), abstract state)."""
-    learner = make_learner(name, accumulation)
+    learner = make_learner(name, vocabulary, accumulation)
     devices = jax.devices() if mesh != 'data=1' else jax.devices()[:1]
     mesh = partitioning.make_mesh(mesh, devices)
     abstract = assembly.abstract_state(learner, mesh)
@@ -79,16 +66,16 @@ def programs(name, mesh, accumulation=1):
     return state, step, abstract
 
 
-def run(name, mesh='data=1', accumulation=1, steps=2):
-    state, step, _ = programs(name, mesh, accumulation)
-    for number in range(steps):
+def run(name, vocabulary, mesh='data=1', accumulation=1):
+    state, step, _ = programs(name, vocabulary, mesh, accumulation)
+    for number in range(2):
         state, measured = step(state, number)
     return jax.device_get((state, measured))
 
 
 @pytest.mark.parametrize('name', NAMES)
-def test_eight_devices_compute_what_one_computes(name):
-    one, eight = run(name), run(name, 'data=2,fsdp=2,tensor=2')
+def test_eight_devices_compute_what_one_computes(name, vocabulary):
+    one, eight = run(name, vocabulary), run(name, vocabulary, 'data=2,fsdp=2,tensor=2')
     assert one[1].keys() == eight[1].keys()
     for key in one[1]:
         np.testing.assert_allclose(one[1][key], eight[1][key], rtol=2e-5, atol=1e-6, err_msg=key)
@@ -98,9 +85,9 @@ def test_eight_devices_compute_what_one_computes(name):
 
 
 @pytest.mark.parametrize('name', NAMES)
-def test_accumulation_equals_the_big_batch(name):
+def test_accumulation_equals_the_big_batch(name, vocabulary):
     """The parts hold different numbers of predicted tokens, and the last row none."""
-    whole, parts = run(name), run(name, accumulation=4)
+    whole, parts = run(name, vocabulary), run(name, vocabulary, accumulation=4)
     for key in whole[1]:
         np.testing.assert_allclose(whole[1][key], parts[1][key], rtol=2e-5, atol=1e-6, err_msg=key)
     jax.tree.map(
@@ -109,8 +96,8 @@ def test_accumulation_equals_the_big_batch(name):
 
 
 @pytest.mark.parametrize('name', NAMES)
-def test_a_resumed_run_has_the_same_bits(name, tmp_path):
-    state, step, abstract = programs(name, 'data=1')
+def test_a_resumed_run_has_the_same_bits(name, vocabulary, tmp_path):
+    state, step, abstract = programs(name, vocabulary)
     for number in range(2):
         state, _ = step(state, number)
     with Checkpoints(tmp_path / 'checkpoints', {}) as saved:
@@ -125,9 +112,9 @@ def test_a_resumed_run_has_the_same_bits(name, tmp_path):
 
 
 @pytest.mark.parametrize('name', NAMES)
-def test_it_learns_one_small_batch(name):
+def test_it_learns_one_small_batch(name, vocabulary):
     """Every objective falls well below its start on the same batch: half of it in 60 steps."""
-    state, step, _ = programs(name, 'data=1')
+    state, step, _ = programs(name, vocabulary)
     first = last = None
     for _ in range(60):
         state, measured = step(state, 0)

@@ -55,11 +55,11 @@ HEAD = 3 * 8 * 10
     ],
 )
 def test_by_hand(fields, multiply_adds):
-    """Two FLOPs a multiply-add, forward once and backward twice, in each of 7 rows."""
+    """Two FLOPs a multiply-add, in each of 7 rows."""
     config = TransformerConfig(
         **({'vocabulary': 10, 'decoder_layers': 2, 'width': 8, 'heads': 2} | fields)
     )
-    assert flops.training_flops(config, 7, 5, 3) == 7 * 3 * 2 * multiply_adds
+    assert flops.forward_flops(config, 7, 5, 5, 3) == 7 * 2 * multiply_adds
 
 
 def test_gpt3_of_the_paper():
@@ -68,7 +68,7 @@ def test_gpt3_of_the_paper():
     That table counts 6 FLOPs a parameter and token, without the products of attention.
     """
     config = TransformerConfig(50257, decoder_layers=96, width=12288, heads=96)
-    whole = flops.training_flops(config, 1, 2048, 2048) * 300e9 / 2048
+    whole = 3 * flops.forward_flops(config, 1, 2048, 2048, 2048) * 300e9 / 2048
     attention = 3 * 2 * 2 * 96 * 12288 * 2048 * 300e9
     assert whole - attention == pytest.approx(3.14e23, rel=0.005)
 
@@ -105,7 +105,7 @@ def test_xla_counts_a_little_more(fields):
 
     compiled = jax.jit(forward).lower(params, inputs).compile()
     counted = compiled.cost_analysis()['flops']
-    ours = flops.training_flops(config, batch, length, length) / 3
+    ours = flops.forward_flops(config, batch, length, length, length)
     assert ours < counted < 1.035 * ours
 
 
@@ -120,8 +120,36 @@ def test_backward_is_twice_the_forward():
 
     compiled = jax.jit(jax.value_and_grad(loss)).lower(params, inputs).compile()
     counted = compiled.cost_analysis()['flops']
-    ours = flops.training_flops(config, 2, 128, 128)
+    ours = 3 * flops.forward_flops(config, 2, 128, 128, 128)
     assert ours < counted < 1.035 * ours
+
+
+def test_stacks_of_two_lengths():
+    """An encoder of 5 tokens, a decoder of 3 that looks at them, 2 predicted."""
+    config = TransformerConfig(10, encoder_layers=1, decoder_layers=1, width=8, heads=2)
+    encoder = PROJECTIONS + FEED_FORWARD + ATTENTION
+    own = 3 * 4 * 8 * 8 + 3 * 2 * 8 * 32 + 2 * 2 * 3 * 3 * 4
+    cross = 8 * 8 * (2 * 3 + 2 * 5) + 2 * 2 * 3 * 5 * 4
+    assert flops.forward_flops(config, 1, 5, 3, 2) == 2 * (encoder + own + cross + 2 * 8 * 10)
+
+
+def test_a_frozen_teacher_counts_its_forward_pass_alone():
+    """Student and teacher project all 6 places, the student its 2 masked ones once more."""
+    student = TransformerConfig(10, encoder_layers=1, width=8, heads=2)
+    teacher = TransformerConfig(10, encoder_layers=2, width=8, heads=2)
+    learner = SimpleNamespace(
+        transformers={
+            'student': SimpleNamespace(config=student),
+            'teacher': SimpleNamespace(config=teacher),
+        },
+        objective=SimpleNamespace(frozen=('teacher',), projects_all=True),
+    )
+    shape = jax.ShapeDtypeStruct((3, 6), jnp.int32)
+    chosen = jax.ShapeDtypeStruct((3, 2), jnp.int32)
+    batch = contract.Batch(contract.Inputs(shape), None, chosen, chosen, chosen)
+    assert flops.step_flops(learner, batch) == (
+        3 * flops.forward_flops(student, 3, 6, 6, 8) + flops.forward_flops(teacher, 3, 6, 6, 6)
+    )
 
 
 def test_peak():

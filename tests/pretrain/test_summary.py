@@ -10,6 +10,7 @@ import pytest
 
 from configs import gpt
 from pretrain import partitioning, summary
+from pretrain.phases import Phase
 
 
 def results(folder, rows):
@@ -52,7 +53,7 @@ def test_with_validation(tmp_path):
     # 6 is 25 % below 8.
     assert baseline == (
         'The same tokens cost 8.000 by their frequencies alone (unigram cross-entropy): '
-        'the validation loss is 25.0% below.'
+        'that of the model is 6.000, 25.0% below.'
     )
     # The median speed: the first step, which compiled, does not spoil it.
     assert last == '18 s, 5,000 tokens/s; curve: runs/x/loss.png'
@@ -68,7 +69,7 @@ def test_without_validation(tmp_path):
 def test_one_row(tmp_path):
     lines = results(tmp_path, [validated(1, 8.5)])
     assert len(lines) == 5
-    assert 'the validation loss is 6.2% above' in lines[3]
+    assert 'that of the model is 8.500, 6.2% above' in lines[3]
 
 
 def test_a_long_run_shows_eight_rows_with_the_first_and_the_last(tmp_path):
@@ -111,6 +112,7 @@ def facts():
         config=config,
         corpus=corpus,
         totals=totals,
+        plan=[Phase(0, 600, 8, None, 0)],
         abstract={'params': table, 'optimizer': shape},
     )
 
@@ -121,20 +123,33 @@ class Reader(list):
     length = 129
 
 
-def banner(facts, mesh):
+def banner(facts, mesh, frozen=None):
+    stages = [SimpleNamespace(phase=phase, reader=Reader(range(9600))) for phase in facts.plan]
     return summary.banner(
-        facts.config, partitioning.make_mesh(mesh), facts.corpus, Reader(range(9600)), None,
-        facts.abstract, 'from scratch',
+        facts.config, partitioning.make_mesh(mesh), facts.corpus, stages, facts.abstract,
+        frozen or {}, 'from scratch',
     ).splitlines()  # fmt: skip
 
 
 def test_banner(facts):
     assert banner(facts, 'data=4,tensor=2') == [
         'tiny: 32 parameters, from scratch',  # and none of the optimizer's
-        'corpus: cache/x-1, 12,345 tokens to train on (9,600 windows of 129, 0.5 epochs), '
-        '678 held out',
+        'corpus: cache/x-1, 12,345 tokens to train on, 678 held out',
+        'objective: causal_lm, steps 1 to 600: 8 of 9,600 windows of 129 tokens a step, 0.5 epochs',
         'devices: 8 x cpu, mesh data=4,fsdp=1,tensor=2,sequence=1, 1 process(es)',
     ]
+
+
+def test_banner_of_phases_and_of_a_frozen_model(facts):
+    facts.plan.insert(0, Phase(0, 60, 16, 64, 0))
+    facts.plan[1] = Phase(60, 600, 8, None, 960)
+    lines = banner(facts, 'data=8', {'teacher': {'table': np.zeros((100, 20))}})
+    assert lines[0] == 'tiny: 32 parameters, from scratch'  # those that are trained
+    assert lines[1] == 'models: model 32, teacher 2,000 (not trained)'
+    assert [line.split(': ')[1:3] for line in lines[3:5]] == [
+        ['causal_lm, steps 1 to 60', '16 of 9,600 windows of 129 tokens a step, 0.1 epochs'],
+        ['causal_lm, steps 61 to 600', '8 of 9,600 windows of 129 tokens a step, 0.5 epochs'],
+    ]  # fmt: skip
 
 
 def test_banner_warns(facts):
