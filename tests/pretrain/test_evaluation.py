@@ -198,9 +198,9 @@ def test_sentinels_are_as_frequent_as_the_objective_makes_them(corpus):
     objective = assembly.make_objective(config, vocabulary)
     reader = assembly.open_windows(config, corpus, 'train', objective)
     log_p_V = evaluation.unigram(corpus, objective, reader)
-    # 35 raw tokens make 5 of noise in 2 spans: 8 targets, of which the first is sentinel 0.
+    # 34 raw tokens make 5 of noise in 2 spans: 8 targets, of which the first is sentinel 0.
     rows, special = len(reader), (vocabulary.bytes_V[: vocabulary.size] == 0).sum()
-    assert reader.length == 35
+    assert reader.length == 34
     expected = (rows + 1) / (8 * rows + special)
     for i in (*vocabulary.sentinels[:2], vocabulary.eos):
         assert math.exp(log_p_V[i]) == pytest.approx(expected, rel=1e-9)

@@ -27,7 +27,9 @@ def make_learner(name, vocabulary, accumulation=1):
         config = compare.get_config(f'{name},smoke')
     config.accumulation = accumulation
     learner = assembly.make_learner(config, vocabulary)
-    return learner._replace(optimizer=optax.sgd(0.3, momentum=0.9))
+    # No division by the root of tiny squares as in Adam, which would magnify the last digits.
+    descent = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.1, momentum=0.9))
+    return learner._replace(optimizer=descent)
 
 
 def windows(learner, step):
@@ -113,11 +115,10 @@ def test_a_resumed_run_has_the_same_bits(name, vocabulary, tmp_path):
 
 @pytest.mark.parametrize('name', NAMES)
 def test_it_learns_one_small_batch(name, vocabulary):
-    """Every objective falls well below its start on the same batch: half of it in 60 steps."""
+    """The same windows under the same corruption: what is to be predicted can be learned."""
     state, step, _ = programs(name, vocabulary)
-    first = last = None
-    for _ in range(60):
+    losses = []
+    for _ in range(300):
         state, measured = step(state, 0)
-        last = float(measured['loss'])
-        first = first or last
-    assert last < 0.5 * first
+        losses.append(float(measured['cross_entropy']))
+    assert losses[-1] < 0.1 * losses[0]
