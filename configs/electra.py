@@ -62,7 +62,9 @@ def paper(width, heads, embedding_width, divisor, length, batch_size, learning_r
     config = electra(12, width, heads, embedding_width, divisor, length)
     paper_scale(config)
     config.data.vocabulary_size = 30_422
-    config.model.update(vocabulary=30_522, dropout=0.1, attention_dropout=0.1)
+    config.model.update(
+        vocabulary=30_522, max_positions=512, dropout=0.1, attention_dropout=0.1
+    )
     config.steps = steps
     config.batch_size = batch_size
     config.optimizer.update(

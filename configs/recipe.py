@@ -185,7 +185,8 @@ def smoke(config):
     if config.phases:
         config.phases = ((10, 8, 16),)
     config.mesh = 'data=-1'
-    config.optimizer.schedule.update(unit='steps', warmup=2.0, decay=0.0)
+    schedule = config.optimizer.schedule
+    schedule.update(unit='steps', warmup=2.0, decay=5.0 if schedule.name == 'wsd' else 0.0)
     config.checkpoint.every = config.eval.every = 10
     config.eval.windows = 16
     config.log.every = 1

@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -56,9 +57,15 @@ def make_objective(config, vocabulary, objective=None):
     section = config.objective if objective is None else objective
     try:
         return objectives.find(section.name)(section, vocabulary)
-    except (ValueError, AttributeError, TypeError, KeyError) as error:
-        text = error.args[0] if isinstance(error, KeyError) and error.args else error
-        raise UserError(f'objective: {text}') from None
+    except (AttributeError, KeyError) as error:  # of the section, or a mistake of the module's
+        key = re.match(r"""["']+(\w+)["']""", str(error))
+        missing = key[1] if key else str(error).splitlines()[0]
+        raise UserError(
+            f'objective {section.name!r} needs a key objective.{missing}, which this config has '
+            f'not: start from a config of that objective, as in configs/compare.py:{section.name}'
+        ) from error
+    except (ValueError, TypeError) as error:
+        raise UserError(f'objective: {error}') from None
 
 
 def open_windows(config, corpus, split, objective, tail=False):
@@ -146,6 +153,17 @@ def batch_shapes(objective, rows=1):
     return jax.eval_shape(objective.corrupt, jax.random.key(0), windows)
 
 
+STACKS = {
+    ('encoder',): 'an encoder alone',
+    ('decoder',): 'a decoder alone',
+    ('encoder', 'decoder'): 'an encoder and a decoder',
+}
+
+
+def _layers(fields, stack):
+    return getattr(fields, f'{stack}_layers')
+
+
 def check_batch_fits(config, objective, transformers):
     """Refuses models that have not the stacks or the positions that the batches need."""
     name = config.objective.name
@@ -157,22 +175,20 @@ def check_batch_fits(config, objective, transformers):
         lengths['targets'] = batch.decoder_inputs.tokens_BxL.shape[1]
     for model, module in transformers.items():
         fields = module.config
-        has = tuple(s for s in ('encoder', 'decoder') if getattr(fields, f'{s}_layers'))
-        needs = objective.stacks
-        if needs and has != needs:
-            wrong = ', '.join(
-                f'{model}.{s}_layers={getattr(fields, f"{s}_layers")}'
-                for s in ('encoder', 'decoder')
-                if (s in has) != (s in needs)
-            )
-            mends = ', '.join(
-                f'{s}_layers above 0' if s in needs else f'{s}_layers=0'
-                for s in ('encoder', 'decoder')
-                if (s in has) != (s in needs)
+        wrong = [
+            stack
+            for stack in ('encoder', 'decoder')
+            if objective.stacks and bool(_layers(fields, stack)) != (stack in objective.stacks)
+        ]
+        if wrong:
+            has = ', '.join(f'{stack}_layers={_layers(fields, stack)}' for stack in wrong)
+            mend = ', '.join(
+                f'model.{stack}_layers{" above 0" if stack in objective.stacks else "=0"}'
+                for stack in wrong
             )
             raise UserError(
-                f'objective {name!r} needs a model with {" and ".join(needs)} alone, and {wrong}: '
-                f'set {mends}'
+                f'objective {name!r} needs {STACKS[objective.stacks]}, and its {model} has {has}: '
+                f'set {mend}'
             )
         for side, length in lengths.items():
             if fields.positions == 'learned' and length > fields.max_positions:
