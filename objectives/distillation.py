@@ -94,6 +94,7 @@ def make(config, vocabulary):
         },
         frozen=('teacher',),
         stacks=hard.stacks,
+        cut=hard.cut,
         projects_all=True,
     )
 

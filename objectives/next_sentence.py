@@ -117,7 +117,12 @@ def make(config, vocabulary):
         return contract.Loss(terms | {name: term}, metrics | {f'{name}_accuracy': accuracy})
 
     return contract.Objective(
-        window_length, corrupt, loss, models={'model': {'classes': 2}}, stacks=('encoder',)
+        window_length,
+        corrupt,
+        loss,
+        models={'model': {'classes': 2}},
+        stacks=('encoder',),
+        cut='document',
     )
 
 

@@ -213,6 +213,12 @@ def test_read_config(folder):
         commandline.read_config(folder / 'latin.json')
 
 
+def test_tuples_survive_a_saved_config(tmp_path):
+    tree = {'phases': ((10, 8, 16),), 'objective': {'layers': (0, 3), 'none': ()}}
+    (tmp_path / 'config.json').write_text(json.dumps(tree))
+    assert commandline.read_config(tmp_path / 'config.json').to_dict() == tree
+
+
 def test_flatten():
     tree = {'a': {'b': 1, 'c': {'d': 'x'}}, 'e': None, 'f': {}}
     assert commandline.flatten(tree) == {'a.b': 1, 'a.c.d': 'x', 'e': None, 'f': {}}

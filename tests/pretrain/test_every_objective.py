@@ -122,3 +122,24 @@ def test_it_learns_one_small_batch(name, vocabulary):
         state, measured = step(state, 0)
         losses.append(float(measured['cross_entropy']))
     assert losses[-1] < 0.1 * losses[0]
+
+
+def test_electras_tables_learn_from_both_models(vocabulary):
+    """The generator has none of its own, and its gradient reaches the discriminator's."""
+    gradients = {}
+    for weight in (0.0, 50.0):
+        config = compare.get_config('replaced_token,smoke')
+        config.objective.discriminator_weight = weight
+        learner = assembly.make_learner(config, vocabulary)._replace(optimizer=optax.sgd(1.0))
+        state = jax.jit(lambda learner=learner: train_step.init_state(learner))()
+        assert 'token_embedding' not in state['params']['generator']
+        after, _ = jax.jit(functools.partial(train_step.train_step, learner))(
+            state, windows(learner, 0)
+        )
+        gradients[weight] = jax.tree.map(
+            lambda a, b: np.abs(a - b).max(), state['params'], after['params']
+        )['discriminator']
+    table = lambda tree: tree['token_embedding']['table']  # noqa: E731
+    assert 0 < table(gradients[0.0]) < table(gradients[50.0])
+    assert max(jax.tree.leaves(gradients[0.0]['encoder'])) == 0
+    assert max(jax.tree.leaves(gradients[50.0]['encoder'])) > 0

@@ -90,3 +90,14 @@ def test_writing_again_replaces_the_manifest(folder):
     assert manifest.fault(folder)
     manifest.write(folder)
     assert manifest.fault(folder) is None
+
+
+def test_the_digest_of_an_item_stands_for_its_files_alone(folder):
+    before = manifest.item_digest(folder, 'params')
+    (folder / 'optimizer' / 'state').write_bytes(b'other moments')
+    manifest.write(folder)
+    assert manifest.item_digest(folder, 'params') == before
+    assert manifest.item_digest(folder, 'optimizer') != before
+    (folder / 'params' / 'empty').write_bytes(b'x')
+    manifest.write(folder)
+    assert manifest.item_digest(folder, 'params') != before

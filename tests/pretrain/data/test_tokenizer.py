@@ -111,3 +111,42 @@ def test_what_is_wrong_is_said(tmp_path):
     (tmp_path / 'bad.model').write_bytes(b'not a model')
     with pytest.raises(UserError, match='is no SentencePiece model'):
         tokenizer.load(tmp_path / 'bad.model')
+
+
+def test_what_begins_a_word(small):
+    """A space, a line's end or a tab does; the word behind a line's end goes with it."""
+    starts = small.vocabulary.word_start_V
+    ids = small.encode('The city\nof')
+    text = [small.decode([i]) for i in ids]
+    assert [t for t, i in zip(text, ids) if starts[i]] == [
+        t for t in text if t[:1] in (' ', '\n')
+    ]
+    assert any(t == '\n' for t in text)
+    assert not starts[:9].any()
+    assert not starts[330:].any()
+
+
+def test_frequencies_are_those_of_a_unigram_model(small):
+    v = small.vocabulary
+    learned = np.flatnonzero(v.bytes_V > 0)[256:]
+    # A unigram model's pieces share the whole probability; bytes and special ids have none of it.
+    assert np.exp(v.log_frequency_V[learned]).sum() == pytest.approx(1, abs=0.02)
+    common, rare = (
+        v.log_frequency_V[small.encode(text)[0]] for text in (' number', '\u5c71')
+    )
+    assert common > rare
+    assert v.log_frequency_V.min() == v.log_frequency_V[0] == v.log_frequency_V[-1]
+
+
+def test_a_bpe_model_knows_no_frequencies():
+    """Its scores are ranks."""
+    import io
+
+    import sentencepiece
+
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(TEXT), model_writer=model, vocab_size=120, model_type='bpe',
+        minloglevel=2, pad_id=0, eos_id=1, unk_id=2, bos_id=-1,
+    )  # fmt: skip
+    assert tokenizer.Tokenizer(model.getvalue()).vocabulary.log_frequency_V is None
