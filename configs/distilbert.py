@@ -59,7 +59,10 @@ def base():
     config = distilbert(layers=6, width=768, heads=12, length=512)
     paper_scale(config)
     config.objective.update(
-        teacher='runs/bert-base', layers=(0, 2, 4, 7, 9, 11), smoothing=0.7
+        teacher='runs/bert-base',
+        teacher_config='configs/bert.py:base',
+        layers=(0, 2, 4, 7, 9, 11),
+        smoothing=0.7,
     )
     config.data.vocabulary_size = 30_422
     config.model.update(vocabulary=30_522, dropout=0.1, attention_dropout=0.1)
@@ -76,7 +79,11 @@ def gpt2():
     config = gpt(layers=6, width=768, heads=12, length=1024)
     paper_scale(config)
     config.objective = objectives.distillation(objectives.causal_lm(1024))
-    config.objective.update(teacher='runs/gpt2-124m', layers=(0, 2, 4, 7, 9, 11))
+    config.objective.update(
+        teacher='runs/gpt2-124m',
+        teacher_config='configs/gpt.py:gpt2_124m',
+        layers=(0, 2, 4, 7, 9, 11),
+    )
     config.teacher = {'decoder_layers': 12}
     config.model.update(vocabulary=50_257, dropout=0.1, attention_dropout=0.1)
     config.data.vocabulary_size = 50_157

@@ -105,6 +105,7 @@ def distillation(hard):
         name='distillation',
         hard=hard.name,
         teacher='',  # folder of a run; '': drawn at random
+        teacher_config='configs/bert.py:tiny',  # that makes such a run, to say so where it lacks
         layers=(),  # of the teacher, that the student starts from; (): a random start
         copy_transform=True,  # also what stands before the logits
         temperature=2.0,

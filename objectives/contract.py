@@ -26,6 +26,7 @@ class Vocabulary:
     sentinels: ids of the sentinels, the highest first (T5, section 3.1.4).
     word_start_V: bool, which pieces begin a word.
     bytes_V: int32, how many bytes of raw text each piece stands for; 0 for special ids.
+    punctuation_V: bool, which pieces are nothing but punctuation; None: not known.
     log_frequency_V: float32, natural logarithm of each piece's share of the text, as a unigram
         tokenizer knows it; None where it does not.
     """
@@ -42,6 +43,7 @@ class Vocabulary:
     sentinels: tuple[int, ...] | None
     word_start_V: np.ndarray
     bytes_V: np.ndarray
+    punctuation_V: np.ndarray | None = None
     log_frequency_V: np.ndarray | None = None
 
 

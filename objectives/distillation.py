@@ -27,8 +27,8 @@ def make(config, vocabulary):
             share, whose own keys stand beside these; `temperature`, T; `soft`, `hard_weight`,
             `cosine`, `mse`, coefficients of the terms, 0 leaves one out; `projection_width`, the
             teacher's width where it is not the student's: the cosine is then taken after a
-            learned linear map of the student's states. (`teacher`, `layers` and `copy_transform`
-            are read where the run begins.)
+            learned linear map of the student's states. (`teacher`, `teacher_config`, `layers`
+            and `copy_transform` are read where the run begins.)
         vocabulary: contract.Vocabulary, the same for both.
 
     Returns:

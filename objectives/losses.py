@@ -89,25 +89,54 @@ def divergence(
     return _in_chunks(sums, (student_BxKxD, teacher_BxKxE, weights_BxK), chunk)
 
 
+def draw(logits_fn, hidden_BxKxD, seeds_B, size, chunk=None):
+    """Draws a token at each position from softmax(logits), by Gumbel noise.
+
+    Args:
+        logits_fn: hidden_BxKxD -> logits_BxKxV in float32.
+        hidden_BxKxD: hidden states; no gradient goes through the drawing.
+        seeds_B: uint32; the noise of position k of a row depends on its seed and k alone.
+        size: ids from here on (padding of the table) are never drawn.
+        chunk: positions of K projected at once; None decides by the number of logits.
+
+    Returns:
+        int32 tokens_BxK.
+    """
+    batch, positions = hidden_BxKxD.shape[:2]
+    chunk = min(chunk or _chunk_length(logits_fn, hidden_BxKxD), positions)
+    keys_B = jax.vmap(jax.random.key)(seeds_B)
+
+    def choose(hidden, number_BxK):
+        logits = jax.lax.stop_gradient(logits_fn(hidden).astype(jnp.float32))
+        logits = jnp.where(jnp.arange(logits.shape[-1]) < size, logits, -jnp.inf)
+        each = jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)))
+        return jax.vmap(jax.vmap(jax.random.categorical))(each(keys_B, number_BxK), logits)
+
+    number_BxK = jnp.broadcast_to(jnp.arange(positions), (batch, positions))
+    parts = jax.tree.map(lambda x: _cut(x, chunk), (hidden_BxKxD, number_BxK))
+    drawn = jax.lax.map(lambda part: choose(*part), parts)
+    return jnp.moveaxis(drawn, 0, 1).reshape(batch, -1)[:, :positions].astype(jnp.int32)
+
+
+def _cut(x, chunk):
+    """BxK... -> chunks x B x chunk..., the last one filled up with 0."""
+    # Chunks are cut along the positions: the batch axis is the sharded one and stays whole.
+    batch, positions = x.shape[:2]
+    chunks = -(-positions // chunk)
+    x = jnp.pad(x, [(0, 0), (0, chunks * chunk - positions)] + [(0, 0)] * (x.ndim - 2))
+    return jnp.moveaxis(x.reshape(batch, chunks, chunk, *x.shape[2:]), 1, 0)
+
+
 def _in_chunks(sums, arrays, chunk):
     """sums(*arrays), worked off in chunks of positions (axis 1) that are added up."""
-    batch, positions = arrays[0].shape[:2]
-    if chunk >= positions:
+    if chunk >= arrays[0].shape[1]:
         return sums(*arrays)
-
-    # Chunks are cut along the positions: the batch axis is the sharded one and stays whole.
-    chunks = -(-positions // chunk)
-    fill = chunks * chunk - positions
-
-    def cut(x):
-        x = jnp.pad(x, [(0, 0), (0, fill)] + [(0, 0)] * (x.ndim - 2))
-        return jnp.moveaxis(x.reshape(batch, chunks, chunk, *x.shape[2:]), 1, 0)
 
     @jax.checkpoint  # the logits of a chunk are made again in the backward pass, never kept
     def add(total, part):
         return jax.tree.map(jnp.add, total, sums(*part)), None
 
-    parts = jax.tree.map(cut, arrays)
+    parts = jax.tree.map(lambda x: _cut(x, chunk), arrays)
     shapes = jax.eval_shape(sums, *jax.tree.map(lambda x: x[0], parts))
     zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     return jax.lax.scan(add, zero, parts)[0]

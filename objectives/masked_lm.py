@@ -243,6 +243,9 @@ def _choose_words(keys_B, tokens_BxL, candidates_BxL, count_B, vocabulary):
     # A piece inside a word goes with the candidate before it; anything else ends a word.
     follows_BxL = jnp.pad(candidates_BxL[:, :-1], ((0, 0), (1, 0)))
     inside_BxL = ~jnp.asarray(vocabulary.word_start_V)[tokens_BxL] & follows_BxL & candidates_BxL
+    if vocabulary.punctuation_V is not None:  # a mark is a word of its own, as for BERT
+        mark_BxL = jnp.asarray(vocabulary.punctuation_V)[tokens_BxL]
+        inside_BxL &= ~mark_BxL & ~jnp.pad(mark_BxL[:, :-1], ((0, 0), (1, 0)))
     border_BxL = jnp.where(inside_BxL, length, place_BxL)
     border_BxL = jnp.pad(border_BxL[:, 1:], ((0, 0), (0, 1)), constant_values=length)
     end_BxL = jax.lax.cummin(border_BxL, axis=1, reverse=True)

@@ -5,7 +5,8 @@ ELECTRA (Clark et al. 2020, section 2). The generator is trained as a masked LM;
 masked tokens, and the discriminator says of every token that is no padding whether it is the
 original. A sample that happens to be the original counts as original. 85 % of the chosen tokens
 are masked and 15 % stay as they are; those too are drawn anew. Token, position and segment
-embeddings are shared, as wide as the discriminator's; there is no next-sentence task.
+embeddings are shared, as wide as the discriminator's, and so is the norm of their sum, as in the
+released code; there is no next-sentence task.
 
 The samples of a row are keyed by the row, not by the step's key, so that they do not depend on the
 part of the batch that the row is worked off in.
@@ -16,7 +17,7 @@ import jax.numpy as jnp
 
 from objectives import contract, losses, masked_lm
 
-SHARED = ('token_embedding', 'position_embedding', 'segment_embedding')
+SHARED = ('token_embedding', 'position_embedding', 'segment_embedding', 'embedding_norm')
 
 
 def make(config, vocabulary):
@@ -93,11 +94,8 @@ def draw(generator, hidden_BxLxD, batch, size):
         generator: contract.Model. hidden_BxLxD: what it made of the batch.
         batch: contract.Batch with seeds_B. size: ids from here on are never drawn.
     """
-    hidden_BxKxD = losses.at_places(hidden_BxLxD, batch.places_BxK)
-    logits_BxKxV = jax.lax.stop_gradient(generator.logits(hidden_BxKxD))
-    logits_BxKxV = jnp.where(jnp.arange(logits_BxKxV.shape[-1]) < size, logits_BxKxV, -jnp.inf)
-    keys_B = jax.vmap(jax.random.key)(batch.seeds_B)
-    return jax.vmap(lambda key, logits: jax.random.categorical(key, logits))(keys_B, logits_BxKxV)
+    hidden_BxKxD = losses.at_places(jax.lax.stop_gradient(hidden_BxLxD), batch.places_BxK)
+    return losses.draw(generator.logits, hidden_BxKxD, batch.seeds_B, size)
 
 
 def replace(batch, drawn_BxK):

@@ -168,7 +168,8 @@ def check_batch_fits(config, objective, transformers):
     """Refuses models that have not the stacks or the positions that the batches need."""
     name = config.objective.name
     if objective.window_length() < 1:
-        raise UserError(f'objective {name!r} asks for windows of {objective.window_length()} tokens')
+        width = objective.window_length()
+        raise UserError(f'objective {name!r} asks for windows of {width} tokens: give it a length')
     batch = batch_shapes(objective)
     lengths = {'inputs': batch.inputs.tokens_BxL.shape[1]}
     if batch.decoder_inputs is not None:
@@ -217,17 +218,18 @@ def abstract_frozen(learner, mesh):
     )['params']
 
 
-def open_teacher(folder):
+def open_teacher(objective):
     """The config and the Tokenizer of the run that `objective.teacher` names.
 
     Raises:
         UserError: there is no such run.
     """
-    path = Path(folder)
+    path = Path(objective.teacher)
     if not (path / 'config.json').is_file():
         raise UserError(
-            f'objective.teacher={str(folder)!r} holds no run: make one, for instance '
-            f'python -m pretrain.train --config=configs/bert.py:tiny --workdir={folder}'
+            f'objective.teacher={objective.teacher!r} holds no run: make one, for instance '
+            f'python -m pretrain.train --config={objective.teacher_config} '
+            f'--workdir={objective.teacher}'
         )
     return commandline.read_config(path / 'config.json'), tokenizer.load(path / 'tokenizer.model')
 
@@ -239,7 +241,7 @@ def teacher_module(config, vocabulary):
         UserError: there is no such run, or its vocabulary is not the corpus's.
     """
     folder = config.objective.teacher
-    own, tokens = open_teacher(folder)
+    own, tokens = open_teacher(config.objective)
     theirs = tokens.vocabulary
     if theirs.size != vocabulary.size or (theirs.bytes_V != vocabulary.bytes_V).any():
         raise UserError(
@@ -282,7 +284,7 @@ def frozen_params(config, learner, mesh, recorded=None):
             out_shardings=shardings,
         )
         return draw(), None
-    own, tokens = open_teacher(folder)
+    own, tokens = open_teacher(config.objective)
     step = recorded['step'] if recorded else restoration.newest_whole(folder)
     path, _ = restoration.find(folder)
     teachers = make_learner(own, tokens.vocabulary)

@@ -14,7 +14,7 @@ TOKEN_LOSS = 'cross_entropy'  # the term that is nats a predicted token
 
 
 def evaluate(step, params, reader, batch, mesh, windows=0, unigram_V=None, progress=iter):
-    """Mean loss and metrics over the windows of a split, in their order.
+    """Mean loss and metrics over the windows of a split, in a fixed shuffled order.
 
     Args:
         step: jitted train_step.evaluation_step with the learner bound: (params, windows) ->
@@ -23,7 +23,7 @@ def evaluate(step, params, reader, batch, mesh, windows=0, unigram_V=None, progr
         reader: corpus.WindowReader.
         batch: windows at once; the last batch is filled up with padding that counts nothing.
         mesh: jax Mesh.
-        windows: how many at most, from the start; 0: all.
+        windows: how many at most, from the start of that order; 0: all.
         unigram_V: log-probabilities of `unigram`, or None.
         progress: wraps the iterable of batches, for a progress bar.
 
@@ -35,7 +35,7 @@ def evaluate(step, params, reader, batch, mesh, windows=0, unigram_V=None, progr
     count = min(windows or len(reader), len(reader))
     sums, weight_V = None, 0.0
     for first in progress(range(0, count, batch)):
-        piece = loader.in_order(reader, first, batch, rows, count)
+        piece = loader.for_evaluation(reader, first, batch, rows, count)
         loss, weights = step(params, partitioning.global_array(mesh, piece, batch))
         # Added up in float64: a float32 sum over a large split would drift.
         loss = jax.tree.map(lambda x: np.float64(x), loss)
@@ -81,7 +81,7 @@ def unigram(corpus, objective, reader):
     count = min(SAMPLED, len(reader))
     for first in range(0, count, SAMPLED_AT_ONCE):
         rows = slice(0, SAMPLED_AT_ONCE)
-        windows = loader.in_order(reader, first, SAMPLED_AT_ONCE, rows, count)
+        windows = loader.for_evaluation(reader, first, SAMPLED_AT_ONCE, rows, count)
         sampled_V += np.asarray(targets(windows), np.float64)
     is_text_V = vocabulary.bytes_V[: vocabulary.size] > 0
     special_V = np.where(is_text_V, 0, sampled_V[: vocabulary.size] + 1)

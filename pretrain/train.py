@@ -163,7 +163,8 @@ def main(argv):
                 )
                 clock.clear()
                 pending = None
-                for step in range(step + 1, stage.phase.end + 1):
+                while step < stage.phase.end:
+                    step += 1
                     batch = partitioning.global_array(mesh, next(windows), batch_size)
                     state, measured = update(state, batch, frozen)
                     if pending:
@@ -198,7 +199,9 @@ def main(argv):
                         seconds = spent + time.time() - began
                         progress = {'step': step, 'seconds': seconds, 'corpus': corpus.digest}
                         progress |= {'tokenizer': corpus.tokenizer.digest, 'teacher': facts}
-                        saved.save(state, step, progress, scores and scores['loss'])
+                        # Losses of phases of other lengths do not compare: the best is of the last.
+                        ranked = scores and stage is stages[-1]
+                        saved.save(state, step, progress, scores['loss'] if ranked else None)
                         clock.update(step=step, time=time.time())
                     if stopped:
                         break
@@ -319,11 +322,12 @@ def tokens_read(stages, step):
 def stop_not_finite(workdir, config, stage, step, measured, first_process):
     """Ends the run: says which windows made the loss or the gradient overflow."""
     positions = np.arange(stage.phase.position(step - 1), stage.phase.position(step))
+    windows = loader.corpus_windows(positions, len(stage.reader), config.seed)
     dump = {
         'step': step,
         'measured': {name: str(value) for name, value in measured.items()},
         'windows_of_run': positions.tolist(),
-        'windows_of_corpus': loader.corpus_windows(positions, len(stage.reader), config.seed).tolist(),
+        'windows_of_corpus': windows.tolist(),
     }
     path = workdir / f'not-finite-{step}.json'
     if first_process:

@@ -14,6 +14,7 @@ from objectives import contract
 from pretrain.data.permutation import permute
 
 READ_AHEAD = 2  # steps
+EVALUATION = (0,)  # the key of the one shuffle; those of training are (seed, epoch)
 
 
 def corpus_windows(positions, count, seed):
@@ -41,20 +42,26 @@ def read(reader, seed, positions):
     return contract.Windows(*arrays, np.asarray(positions, np.int32))
 
 
-def in_order(reader, first, batch, rows, count):
-    """Windows first .. first + batch - 1 in the order of the corpus, for evaluation.
+def for_evaluation(reader, first, batch, rows, count):
+    """Windows first .. first + batch - 1 of a fixed shuffle of the split, for evaluation.
+
+    Shuffled, because neighbours are of one document: the first windows would be no sample of the
+    split, and a next sentence from another document needs other documents in the batch.
 
     Args:
-        reader: corpus.WindowReader. first: number of the first window. batch: how many.
-        rows: slice of them that this process supplies.
-        count: from this number on come windows of padding, so that all batches have one shape.
+        reader: corpus.WindowReader. first: place of the first window in that order.
+        batch: how many. rows: slice of them that this process supplies.
+        count: from this place on come windows of padding, so that all batches have one shape.
 
     Returns:
-        contract.Windows (numpy).
+        contract.Windows (numpy), each with its number in the corpus, so that what is random in a
+        row is the same whatever the batch.
     """
-    numbers = np.arange(first, first + batch)[rows]
-    there = np.where(numbers < count, numbers, -1)
-    return contract.Windows(*reader.read(there), numbers.astype(np.int32))
+    places = np.arange(first, first + batch)[rows]
+    size = len(reader)
+    shuffled = permute(places % size, size, EVALUATION)
+    there = np.where(places < count, shuffled, -1)
+    return contract.Windows(*reader.read(there), shuffled.astype(np.int32))
 
 
 class Loader:

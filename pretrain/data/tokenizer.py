@@ -11,6 +11,7 @@ import functools
 import hashlib
 import io
 import re
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +47,7 @@ class Tokenizer:
         size = pieces + SENTINELS
         table_size = -(-size // TABLE_MULTIPLE) * TABLE_MULTIPLE
         bytes_V = np.zeros(table_size, np.int32)
-        word_start_V = np.zeros(table_size, bool)
+        word_start_V, punctuation_V = np.zeros(table_size, bool), np.zeros(table_size, bool)
         for i in range(pieces):
             piece = sp.id_to_piece(i)
             if sp.is_byte(i):
@@ -55,6 +56,7 @@ class Tokenizer:
             elif not (sp.is_control(i) or sp.is_unknown(i) or sp.is_unused(i)):
                 bytes_V[i] = len(piece.replace('\u2581', ' ').encode())
                 word_start_V[i] = piece.startswith('\u2581')
+                punctuation_V[i] = all(map(_is_punctuation, piece.lstrip('\u2581') or 'x'))
         found = {p: i for p in CONTROL if sp.is_control(i := sp.piece_to_id(p))}
         modes = {m: found[f'[{m}]'] for m in 'RXS' if f'[{m}]' in found}
         return contract.Vocabulary(
@@ -70,6 +72,7 @@ class Tokenizer:
             sentinels=tuple(range(size - 1, pieces - 1, -1)),
             word_start_V=word_start_V,
             bytes_V=bytes_V,
+            punctuation_V=punctuation_V,
             log_frequency_V=self._log_frequencies(bytes_V),
         )
 
@@ -206,6 +209,13 @@ def load(path):
         raise UserError(f'cannot read the tokenizer {str(path)!r}: {error.strerror}') from None
     except RuntimeError:
         raise UserError(f'{str(path)!r} is no SentencePiece model (.model file)') from None
+
+
+def _is_punctuation(character):
+    """As BERT's tokenizer splits text: ASCII that is no letter or digit, and Unicode's P."""
+    if character.isascii():
+        return character.isprintable() and not character.isalnum() and character != ' '
+    return unicodedata.category(character).startswith('P')
 
 
 def _encodable(text):

@@ -1,8 +1,4 @@
-"""Heads of more than one layer, from hidden states to float32 logits.
-
-Departures: ELECTRA's released generator has gelu in its head whatever the stack's activation is;
-here all use config.activation.
-"""
+"""Heads of more than one layer, from hidden states to float32 logits."""
 
 import flax.linen as nn
 import jax.numpy as jnp

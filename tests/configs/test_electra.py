@@ -5,8 +5,9 @@ import pytest
 from configs import electra
 
 # transformers counts these with the tables in both models: ours stand in the discriminator alone.
-SHARED_SMALL = (30_522 + 512 + 2) * 128
-SHARED_BASE = (30_522 + 512 + 2) * 768
+# Tokens, positions, segments, and the norm's scale and bias.
+SHARED_SMALL = (30_522 + 512 + 2 + 2) * 128
+SHARED_BASE = (30_522 + 512 + 2 + 2) * 768
 SIZES = {
     'small': {'discriminator': 13_549_057, 'generator': 4_620_026 - SHARED_SMALL},
     'base': {'discriminator': 109_483_009, 'generator': 33_740_602 - SHARED_BASE},

@@ -62,6 +62,17 @@ def test_chunks_leave_gradients_as_they_are(case, chunk):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), whole, parts)
 
 
+@pytest.mark.parametrize('chunk', [1, 3, 10])
+def test_chunks_leave_draws_as_they_are(case, chunk):
+    hidden, matrix, _, _ = case
+    seeds = np.array([7, 8, 9], np.uint32)
+    draw = lambda chunk, size=V: losses.draw(lambda h: h @ matrix, hidden, seeds, size, chunk)  # noqa: E731
+    np.testing.assert_array_equal(draw(chunk), draw(K))
+    assert draw(chunk).shape == (B, K)
+    assert draw(chunk, 5).max() < 5
+    assert len(np.unique(draw(chunk))) > 5
+
+
 def test_padded_labels_of_weight_0_may_be_anything(case):
     hidden, matrix, labels, weights = case
     weights[:, 5:] = 0

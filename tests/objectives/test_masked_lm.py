@@ -235,6 +235,23 @@ def test_words_are_chosen_alike():
         assert abs(share - share.mean()).max() < 5 * math.sqrt(0.25 / 4000)
 
 
+def test_punctuation_is_a_word_of_its_own():
+    """Of `ab ( cd ) ef ,` without a space inside, each word and each mark stands alone."""
+    punctuation = np.zeros(V, bool)
+    punctuation[[40, 41, 43]] = True
+    vocabulary = make_vocabulary(punctuation_V=punctuation)
+    row = [9, 10, 40, 11, 13, 41, 14, 16, 43]
+    objective = make(vocabulary, length=11, whole_words=True, rate=0.19)
+    places = corrupt(objective, windows([row] * 3000, 9)).places_BxK
+    pairs, counts = np.unique(places, axis=0, return_counts=True)
+    seen = {tuple(map(int, pair)): n / 3000 for pair, n in zip(pairs, counts)}
+    # Two tokens: a word first (1/2) fills them, after a mark only a mark fits.
+    words, marks = [(1, 2), (4, 5), (7, 8)], [(3, 6), (3, 9), (6, 9)]
+    assert set(seen) == {*words, *marks}
+    for pair in seen:
+        assert abs(seen[pair] - 1 / 6) < 5 * math.sqrt(1 / 6 / 3000)
+
+
 def test_words_longer_than_the_number_are_cut():
     row = [9, 10, 11, 13, 12, 13, 14, 16, 17]  # words of 4 and 5 pieces at places 1 and 5
     batch = corrupt(make(length=11, whole_words=True, rate=0.3), windows([row] * 3, 9))

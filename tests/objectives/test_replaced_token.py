@@ -156,7 +156,9 @@ def test_what_the_run_is_told_of_its_models():
     assert objective.models['discriminator'] == {'token_head': False, 'token_scores': True}
     owner, parts = objective.shared['generator']
     assert owner == 'discriminator'
-    assert parts == ('token_embedding', 'position_embedding', 'segment_embedding')
+    assert parts == (
+        'token_embedding', 'position_embedding', 'segment_embedding', 'embedding_norm',
+    )  # fmt: skip
 
 
 def test_a_negative_weight_is_refused():

@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import gpt, t5
-from objectives import contract
+from configs import bert, gpt, t5
+from objectives import contract, next_sentence
 from pretrain import assembly, evaluation, partitioning, train_step
+from pretrain.data import loader
 from pretrain.data.corpus import Corpus, WindowReader
 from pretrain.data.preparation import Recipe, prepare
 from pretrain.data.shards import shard_folder
@@ -106,7 +107,16 @@ def test_mean_over_all_windows(reader, batch, devices):
 
 @pytest.mark.parametrize(('windows', 'read'), [(1, 1), (8, 8), (11, 11), (1000, None), (0, None)])
 def test_limit_of_windows(reader, windows, read):
-    nats, _, total = plain_loop(reader, read or len(reader))
+    """The first of the shuffle, not of the split."""
+    count = read or len(reader)
+    numbers = loader.for_evaluation(reader, 0, count, slice(0, count), count).numbers_B
+    assert len(set(numbers.tolist())) == count
+    nats, total = 0.0, 0
+    for number in numbers:
+        tokens, _, documents = reader.read([number])
+        targets = tokens[0, 1:][documents[0, 1:] != contract.PADDING]
+        nats, total = nats + np.sqrt(targets).sum(), total + len(targets)
+    nats /= total
     batches = []  # none is made of padding alone
     scores = evaluation.evaluate(
         fake_step, None, reader, 8, mesh(8), windows, progress=lambda b: batches.append(len(b)) or b
@@ -205,6 +215,22 @@ def test_sentinels_are_as_frequent_as_the_objective_makes_them(corpus):
     for i in (*vocabulary.sentinels[:2], vocabulary.eos):
         assert math.exp(log_p_V[i]) == pytest.approx(expected, rel=1e-9)
     assert expected > 0.05
+
+
+@pytest.mark.parametrize('batch', [8, 16])
+def test_random_texts_come_from_other_documents_in_evaluation_too(corpus, batch):
+    """Neighbours of a split are of one document: in their order a batch would hold no other."""
+    config = bert.get_config('tiny,smoke')
+    config.objective.update(length=11, overhang=0)  # several windows a document
+    objective = assembly.make_objective(config, corpus.tokenizer.vocabulary)
+    reader = assembly.open_windows(config, corpus, 'validation', objective)
+    neighbours = reader.read(range(batch))[2][:, 0]
+    assert len(set(neighbours.tolist())) < batch / 2
+    for first in range(0, len(reader) // batch * batch, batch):
+        windows = loader.for_evaluation(reader, first, batch, slice(0, batch), len(reader))
+        documents = windows.documents_BxW[:, 0]
+        partner = np.asarray(next_sentence.partners(jnp.asarray(documents)))
+        assert (documents[partner] != documents).all()
 
 
 def test_a_model_and_frequencies_on_the_same_tokens(corpus, reader):

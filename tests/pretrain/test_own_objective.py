@@ -1,4 +1,4 @@
-"""An objective that is written here and trained by its name; docs/your-own-objective.md shows it."""
+"""An objective that is written here and trained by its name, as docs/your-own-objective.md says."""
 
 import inspect
 import math

@@ -23,7 +23,8 @@ def test_windows_are_counted_through_all_phases():
     """Steps of 8, 8, ..., 6, ..., 4 windows: each step goes on where the one before it ended."""
     plan = phases.plan(config(phases=((10, 8, 16), (5, 6, 32))))
     sizes = [8] * 10 + [6] * 5 + [4] * 85
-    assert [(p.begin, p.end, p.length) for p in plan] == [(0, 10, 16), (10, 15, 32), (15, 100, None)]
+    ends = [(p.begin, p.end, p.length) for p in plan]
+    assert ends == [(0, 10, 16), (10, 15, 32), (15, 100, None)]
     for step in range(100):
         phase = next(p for p in plan if p.begin <= step < p.end)
         assert phase.position(step) == sum(sizes[:step])

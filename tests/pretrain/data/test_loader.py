@@ -46,11 +46,27 @@ def test_windows_do_not_depend_on_processes_batch_or_start(reader):
     np.testing.assert_array_equal(whole[2].numbers_B, np.arange(12, 18))
 
 
-def test_in_order_pads_to_whole_batches(reader):
+def test_evaluation_reads_each_window_once_in_a_fixed_shuffle(reader):
+    """Whatever the batch; what is over is padding."""
     n = len(reader)
-    windows = loader.in_order(reader, n - 2, 4, slice(1, 4), n)
-    np.testing.assert_array_equal(windows.tokens_BxW[0], reader.read([n - 1])[0][0])
-    assert (windows.documents_BxW[1:] == -1).all()
+    seen = {}
+    for batch in (4, 5):
+        pieces = [
+            loader.for_evaluation(reader, first, batch, slice(0, batch), n)
+            for first in range(0, n, batch)
+        ]
+        numbers = np.concatenate([p.numbers_B for p in pieces])[:n]
+        np.testing.assert_array_equal(np.sort(numbers), np.arange(n))
+        tokens = np.concatenate([p.tokens_BxW for p in pieces])[:n]
+        np.testing.assert_array_equal(tokens, reader.read(numbers)[0])
+        seen[batch] = numbers
+        padded = np.concatenate([p.documents_BxW for p in pieces])[n:]
+        assert (padded == -1).all()
+    np.testing.assert_array_equal(seen[4], seen[5])
+    assert (np.diff(seen[4]) == 1).mean() < 0.2
+    part = loader.for_evaluation(reader, 4, 4, slice(1, 4), 6)  # a process's rows; 6 windows only
+    np.testing.assert_array_equal(part.numbers_B[:1], seen[4][5:6])
+    assert (part.documents_BxW[1:] == -1).all()
 
 
 def test_errors_reach_the_caller(reader, monkeypatch):

@@ -126,6 +126,17 @@ def test_what_begins_a_word(small):
     assert not starts[330:].any()
 
 
+def test_punctuation_is_that_of_berts_tokenizer(small):
+    marks = small.vocabulary.punctuation_V
+    alone = [small.decode([i]).strip() for i in small.encode('lies, « belle ». 山 1') if marks[i]]
+    assert alone == [',', '«', '».'] or alone == [',', '«', '»', '.']
+    assert not marks[:9].any()
+    splits = [c for c in map(chr, range(33, 0x3000)) if tokenizer._is_punctuation(c)]
+    assert {'$', '+', '<', '^', '`', '|', '~', '-', '«', '—', '…'} <= set(splits)
+    assert not any(c.isalnum() or c.isspace() for c in splits)
+    assert not {'€', '°', '×'} & set(splits)  # symbols beyond ASCII are none, as in BERT
+
+
 def test_frequencies_are_those_of_a_unigram_model(small):
     v = small.vocabulary
     learned = np.flatnonzero(v.bytes_V > 0)[256:]
