@@ -46,8 +46,10 @@ def main(argv):
         if not rows or 'validation_cross_entropy' not in rows[-1]:
             sys.exit(f'{folder} holds no finished run')
         date = datetime.datetime.fromtimestamp((folder / 'metrics.jsonl').stat().st_mtime)
+        config = json.loads((folder / 'config.json').read_text())
+        del config['data']['cache']  # a place on somebody's disk
         facts = {
-            'config': json.loads((folder / 'config.json').read_text()),
+            'config': config,
             'date': date.date().isoformat(),
             'hardware': f'{jax.device_count()} x {jax.devices()[0].device_kind} {processor()}',
             'jax': jax.__version__,
