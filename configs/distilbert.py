@@ -36,7 +36,13 @@ def distilbert(layers, width, heads, length):
     config.data.cut = 'stream'
     config.objective = objectives.distillation(objectives.masked_lm(length))
     # The teacher's own fields, where it is drawn at random.
-    config.teacher = {'encoder_layers': 2 * layers, 'segment_types': 2}
+    config.teacher = {
+        'encoder_layers': 2 * layers,
+        'segment_types': 2,
+        'width': width,
+        'heads': heads,
+        'feedforward_width': 4 * width,
+    }
     return config
 
 

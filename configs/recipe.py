@@ -176,6 +176,9 @@ def smoke(config):
     if 'teacher' in config:
         config.objective.teacher = ''
         config.teacher.update({name: 4 for name in config.teacher if name.endswith('_layers')})
+        for name in ('width', 'heads', 'feedforward_width'):
+            if name in config.teacher:
+                config.teacher[name] = model[name]
         if config.objective.layers:
             config.objective.layers = (0, 3)
     cut, separator = config.data.cut, config.data.separator

@@ -32,7 +32,7 @@ def find(name):
         module, function = name.split(':', 1)
         try:
             return getattr(importlib.import_module(module), function)
-        except (ImportError, AttributeError) as error:
+        except (ImportError, AttributeError, SyntaxError) as error:
             raise ValueError(f'objective.name={name!r} cannot be imported: {error}') from error
     if name not in NAMES:
         near = difflib.get_close_matches(name, NAMES, 1)

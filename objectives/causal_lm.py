@@ -25,7 +25,13 @@ def make(config, vocabulary):
     Returns:
         contract.Objective. Metrics: accuracy, and bits_per_byte of the raw text, which unlike the
         loss can be compared across tokenizers.
+
+    Raises:
+        ValueError: a number is out of range.
     """
+    separate, z_coefficient = config.separate_documents, config.z_loss
+    contract.require_number('length', config.length, 1)
+    contract.require_number('z_loss', z_coefficient)
     bytes_V = jnp.asarray(vocabulary.bytes_V)
 
     def window_length():
@@ -36,7 +42,7 @@ def make(config, vocabulary):
         tokens_BxW, documents_BxW = windows.tokens_BxW, windows.documents_BxW
         real_BxL = documents_BxW[:, 1:] != contract.PADDING
         inputs = contract.Inputs(tokens_BxW[:, :-1])
-        if config.separate_documents:
+        if separate:
             same_BxL = documents_BxW[:, 1:] == documents_BxW[:, :-1]
             real_BxL &= same_BxL
             starts_BxL = jnp.pad(~same_BxL[:, :-1], ((0, 0), (1, 0)))
@@ -57,10 +63,10 @@ def make(config, vocabulary):
 
     def loss(models, batch, key):
         model = models['model']
-        z_loss = 0.0 if key is None else config.z_loss
+        z_loss = 0.0 if key is None else z_coefficient
         terms, metrics = losses.predict_targets(model, model.hidden(batch, key), batch, z_loss)
         bits = terms['cross_entropy'].sum / jnp.log(2.0)
         bytes_ = jnp.sum(batch.weights_BxK * bytes_V[batch.targets_BxK])
         return contract.Loss(terms, metrics | {'bits_per_byte': contract.Mean(bits, bytes_)})
 
-    return contract.Objective(window_length, corrupt, loss, stacks=('decoder',))
+    return contract.Objective(window_length, corrupt, loss, stacks=('decoder',), prompt='causal')

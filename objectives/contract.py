@@ -6,6 +6,7 @@ without a file, a device mesh or a Flax module in sight.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -60,6 +61,18 @@ def require(vocabulary, **uses):
                 f'{objective} needs a tokenizer with {_SHOWN.get(field, field)}, which this one '
                 "has not: data.tokenizer='' trains one that has"
             )
+
+
+def require_number(name, value, low=0.0, high=math.inf):
+    """Raises ValueError unless value is a finite number from `low` to `high`.
+
+    Args:
+        name: its key in the section `objective`.
+    """
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not (math.isfinite(value) and low <= value <= high):
+        span = f'from {low:g} to {high:g}' if high < math.inf else f'of at least {low:g}'
+        raise ValueError(f'objective.{name}={value!r} must be a number {span}')
 
 
 _SHOWN = {
@@ -194,6 +207,8 @@ class Objective(NamedTuple):
         None: any.
     cut: the `data.cut` that the windows must come with ('document': pairs of texts); None: any.
     projects_all: the loss asks for the logits of every place, not of the targets alone.
+    prompt: how a decoder trained on it reads a text that it is to continue: 'causal', or 'prefix'
+        (in both directions); None: it was not trained to continue texts.
     """
 
     window_length: Callable[[], int]
@@ -205,3 +220,4 @@ class Objective(NamedTuple):
     stacks: tuple[str, ...] | None = None
     cut: str | None = None
     projects_all: bool = False
+    prompt: str | None = None

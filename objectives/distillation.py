@@ -39,16 +39,20 @@ def make(config, vocabulary):
     Raises:
         ValueError: a number is out of range, or there is no such objective.
     """
-    if not config.temperature > 0:
+    contract.require_number('temperature', config.temperature)
+    if config.temperature == 0:
         raise ValueError(f'temperature={config.temperature} must be above 0: DistilBERT has 2')
-    for name in ('soft', 'hard_weight', 'cosine', 'mse'):
-        if not config[name] >= 0:
-            raise ValueError(f'{name}={config[name]} must not be negative: 0 leaves the term out')
+    for name in ('soft', 'hard_weight', 'cosine', 'mse', 'projection_width'):
+        contract.require_number(name, config[name])
     if not any(config[name] > 0 for name in ('soft', 'hard_weight', 'cosine', 'mse')):
         raise ValueError('soft, hard_weight, cosine and mse are all 0: nothing is left to learn')
     if config.hard == 'distillation':
         raise ValueError("hard='distillation' has no end: give 'masked_lm' or 'causal_lm'")
-    hard = objectives.find(config.hard)(config, vocabulary)
+    try:
+        make_hard = objectives.find(config.hard)
+    except ValueError as error:
+        raise ValueError(str(error).replace('objective.name', 'objective.hard')) from error
+    hard = make_hard(config, vocabulary)
     if tuple(hard.models) != ('model',):
         raise ValueError(
             f'hard={config.hard!r} trains {", ".join(hard.models)}: only an objective of one '
@@ -96,6 +100,7 @@ def make(config, vocabulary):
         stacks=hard.stacks,
         cut=hard.cut,
         projects_all=True,
+        prompt=hard.prompt,
     )
 
 

@@ -51,6 +51,7 @@ def make(config, vocabulary):
             sentinels.
     """
     encodings.check_name('layout', config.layout, encodings.LAYOUTS)
+    contract.require_number('z_loss', config.z_loss)
     window = config.window
     _check(config, vocabulary)
     lengths_T = np.arange(window + 1)
@@ -131,6 +132,8 @@ def _check(config, vocabulary):
             raise ValueError(
                 f'denoisers has the row {row!r}, which is not (mode, mean_span, density, share)'
             ) from None
+        for number in (mean_span, density, share):
+            contract.require_number('denoisers', number)
         span_corruption.check_density(density)
         if mean_span != 0:
             span_corruption.check_mean_span(mean_span)

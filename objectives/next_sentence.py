@@ -59,7 +59,8 @@ def make(config, vocabulary):
 
     Returns:
         contract.Objective. Labels: 0, B is next (in order); 1, B is random (swapped); -1, none.
-        Metrics: accuracy over the chosen tokens; next_sentence_accuracy (sentence_order_accuracy).
+        Metrics: accuracy over the chosen tokens; next_sentence_accuracy (sentence_order_accuracy);
+        label_1, the share of rows with label 1.
 
     Raises:
         ValueError: a number is out of range, or the tokenizer lacks a piece.
@@ -76,10 +77,7 @@ def make(config, vocabulary):
             f'objective.overhang={config.overhang} makes windows shorter than pairs: it must be 0 '
             'or more'
         )
-    if not config.sentence_coefficient >= 0:
-        raise ValueError(
-            f'objective.sentence_coefficient={config.sentence_coefficient:g} must be 0 or more'
-        )
+    contract.require_number('sentence_coefficient', config.sentence_coefficient)
 
     def window_length():
         return config.length - 3 + config.overhang
@@ -114,7 +112,10 @@ def make(config, vocabulary):
             -jnp.sum(jnp.where(chosen_BxC, log_p_BxC, 0.0)), weight, config.sentence_coefficient
         )
         accuracy = contract.Mean(jnp.sum(correct_B).astype(jnp.float32), weight)
-        return contract.Loss(terms | {name: term}, metrics | {f'{name}_accuracy': accuracy})
+        # Beside it: what always answering 1 would reach.
+        ones = contract.Mean(jnp.sum(batch.labels_B == 1).astype(jnp.float32), weight)
+        metrics |= {f'{name}_accuracy': accuracy, 'label_1': ones}
+        return contract.Loss(terms | {name: term}, metrics)
 
     return contract.Objective(
         window_length,

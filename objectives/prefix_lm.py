@@ -31,6 +31,7 @@ def make(config, vocabulary):
         ValueError: an unknown layout; too short a length.
     """
     encodings.check_name('layout', config.layout, encodings.LAYOUTS)
+    contract.require_number('z_loss', config.z_loss)
     if config.length < 2:
         raise ValueError(
             f'length={config.length} is too short for a prefix and what follows: set at least 2'
@@ -70,4 +71,4 @@ def make(config, vocabulary):
         z_loss = 0.0 if key is None else config.z_loss
         return losses.predict_targets(model, model.hidden(batch, key), batch, z_loss)
 
-    return contract.Objective(window_length, corrupt, loss, stacks=('decoder',))
+    return contract.Objective(window_length, corrupt, loss, stacks=('decoder',), prompt='prefix')

@@ -36,11 +36,7 @@ def make(config, vocabulary):
     Raises:
         ValueError: see masked_lm.make; a negative weight.
     """
-    if not config.discriminator_weight >= 0:
-        raise ValueError(
-            f'discriminator_weight={config.discriminator_weight} must not be negative: ELECTRA '
-            'has 50'
-        )
+    contract.require_number('discriminator_weight', config.discriminator_weight)
     base = masked_lm.make(config, vocabulary)
 
     def corrupt(key, windows):

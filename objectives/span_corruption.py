@@ -53,6 +53,7 @@ def make(config, vocabulary):
     encodings.check_name('inputs', config.inputs, encodings.INPUTS)
     encodings.check_name('targets', config.targets, encodings.TARGETS)
     encodings.check_name('layout', config.layout, encodings.LAYOUTS)
+    contract.require_number('z_loss', config.z_loss)
     if config.noise in ('spans', 'iid'):
         check_density(config.density)
     if config.noise == 'spans':

@@ -56,16 +56,27 @@ def make_objective(config, vocabulary, objective=None):
     """
     section = config.objective if objective is None else objective
     try:
-        return objectives.find(section.name)(section, vocabulary)
-    except (AttributeError, KeyError) as error:  # of the section, or a mistake of the module's
-        key = re.match(r"""["']+(\w+)["']""", str(error))
-        missing = key[1] if key else str(error).splitlines()[0]
+        made = objectives.find(section.name)(section, vocabulary)
+        made.window_length()
+        batch_shapes(made)  # keys may be read there only
+    except (AttributeError, KeyError) as error:
+        key = re.match(r"""["']+(\w+)["']""", str(error))  # as a section says what it has not
+        if key is None:
+            raise
+        mend = f'start from a config that has it, as configs/compare.py:{section.name}'
+        if ':' in section.name or section.name == 'distillation':
+            mend = f'give objective.{key[1]} in a config file of your own'
         raise UserError(
-            f'objective {section.name!r} needs a key objective.{missing}, which this config has '
-            f'not: start from a config of that objective, as in configs/compare.py:{section.name}'
+            f'objective {section.name!r} needs a key objective.{key[1]}, which this config has '
+            f'not: {mend}'
         ) from error
-    except (ValueError, TypeError) as error:
+    except ValueError as error:
         raise UserError(f'objective: {error}') from None
+    except TypeError as error:
+        if ':' in section.name:  # a mistake in a module of the user's own wants its line
+            raise
+        raise UserError(f'objective: {error}') from None
+    return made
 
 
 def open_windows(config, corpus, split, objective, tail=False):
@@ -107,17 +118,24 @@ def make_transformer(config, vocabulary, name='model', fixed=None):
         )
     try:
         fields = TransformerConfig(**(fields | (fixed or {}) | {'vocabulary': rows}))
+    except UserError as error:
+        text = str(error)
+        for key in own or ():
+            text = text.replace(f'model.{key}=', f'{name}.{key}=')
+        raise UserError(text) from None
     except TypeError as error:
         raise UserError(f'model: {str(error).split("() ")[-1]}') from None
     return Transformer(fields)
 
 
-def make_learner(config, vocabulary, phase=None):
+def make_learner(config, vocabulary, phase=None, frozen=True):
     """train_step.Learner of a config, for a tokenizer.
 
     Args:
         config: of the run. vocabulary: contract.Vocabulary.
         phase: phases.Phase; None: the last.
+        frozen: with the models that are not trained; without them the trained ones can be read
+            and used, but no step can be made.
 
     Raises:
         UserError: something in the config is wrong, or its parts do not go together.
@@ -129,6 +147,8 @@ def make_learner(config, vocabulary, phase=None):
     tokens = phase.batch_size * objective.window_length()
     transformers = {}
     for name, fixed in objective.models.items():
+        if name in objective.frozen and not frozen:
+            continue
         if name == 'teacher' and config.objective.teacher:
             transformers[name] = teacher_module(config, vocabulary)
         else:
@@ -143,6 +163,22 @@ def make_learner(config, vocabulary, phase=None):
         seed=config.seed,
         accumulation=config.accumulation,
     )
+
+
+def check_before_data(config, plan):
+    """Finds mistakes in objective, model and optimizer before a corpus is prepared for hours.
+
+    Args:
+        config: of the run. plan: its phases.
+    """
+    if config.data.tokenizer:
+        vocabulary = tokenizer.load(config.data.tokenizer).vocabulary
+    else:
+        vocabulary = tokenizer.stand_in(config.data.vocabulary_size)
+    for phase in plan:
+        make_learner(config, vocabulary, phase, frozen=False)
+    if config.objective.get('teacher'):
+        open_teacher(config.objective)
 
 
 def batch_shapes(objective, rows=1):
@@ -187,15 +223,18 @@ def check_batch_fits(config, objective, transformers):
                 f'model.{stack}_layers{" above 0" if stack in objective.stacks else "=0"}'
                 for stack in wrong
             )
+            if model == 'teacher' and config.objective.teacher:
+                mend = 'another objective.teacher'
             raise UserError(
                 f'objective {name!r} needs {STACKS[objective.stacks]}, and its {model} has {has}: '
                 f'set {mend}'
             )
         for side, length in lengths.items():
             if fields.positions == 'learned' and length > fields.max_positions:
+                section = model if 'max_positions' in config.get(model, {}) else 'model'
                 raise UserError(
                     f'objective {name!r} makes {side} of {length} tokens, more than '
-                    f'{model}.max_positions={fields.max_positions}: make one of them fit the other'
+                    f'{section}.max_positions={fields.max_positions}: make one fit the other'
                 )
 
 
@@ -225,6 +264,9 @@ def open_teacher(objective):
         UserError: there is no such run.
     """
     path = Path(objective.teacher)
+    if path.is_dir():  # or its folder of checkpoints, or one of those
+        path, _ = restoration.find(path)
+        path = path.parent if path.name == 'checkpoints' else path
     if not (path / 'config.json').is_file():
         raise UserError(
             f'objective.teacher={objective.teacher!r} holds no run: make one, for instance '
@@ -248,7 +290,7 @@ def teacher_module(config, vocabulary):
             f'objective.teacher={folder!r} has another vocabulary ({theirs.size} ids) than the '
             f'corpus ({vocabulary.size} ids): set data.tokenizer={folder}/tokenizer.model'
         )
-    return teaching(make_learner(own, theirs).transformers)
+    return teaching(make_learner(own, theirs, frozen=False).transformers)
 
 
 def teaching(of_models):
@@ -287,9 +329,18 @@ def frozen_params(config, learner, mesh, recorded=None):
     own, tokens = open_teacher(config.objective)
     step = recorded['step'] if recorded else restoration.newest_whole(folder)
     path, _ = restoration.find(folder)
-    teachers = make_learner(own, tokens.vocabulary)
+    teachers = make_learner(own, tokens.vocabulary, frozen=False)
     whole = abstract_state(teachers, mesh)['params']
-    params = checkpoints.restore_params(folder, whole, step)
+    try:
+        params = checkpoints.restore_params(folder, whole, step)
+    except UserError as error:
+        if not recorded:
+            raise
+        raise UserError(
+            f'objective.teacher={folder!r}: this run learns from its step {step}, which cannot be '
+            f'read ({error}): bring it back; a teacher that trains on needs a higher '
+            'checkpoint.keep, or another --workdir'
+        ) from None
     facts = {'step': step, 'digest': manifest.item_digest(path / str(step), 'params')}
     if recorded and facts != recorded:
         raise UserError(
@@ -340,7 +391,7 @@ def open_run(folder, config, step=None, frozen=True):
             'with: put that one back'
         )
     mesh = partitioning.make_mesh(config.mesh)
-    learner = make_learner(config, tokens.vocabulary)
+    learner = make_learner(config, tokens.vocabulary, frozen=frozen)
     params = abstract_state(learner, mesh)['params']
     restored = checkpoints.restore_params(folder, params, step)
     if frozen:

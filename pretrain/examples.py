@@ -55,6 +55,11 @@ def describe(row, tokens):
         texts['predicts'] = predictions(targets, weights, tokens)
     else:
         texts['reads'] = marked(row, length, tokens)
+    if row.seeds_B is not None:
+        texts['then'] = (
+            'samples of the generator take the places in brackets, and of every token is asked '
+            'whether it is the original'
+        )
     if row.labels_B is not None:
         texts['label'] = str(int(row.labels_B))
     return texts

@@ -42,16 +42,20 @@ def main(argv):
     config = commandline.read_run_config(CHECKPOINT.value)
     config.mesh = MESH.value
     run = assembly.open_run(CHECKPOINT.value, config, STEP.value, frozen=False)
+    if run.objective.prompt is None:
+        raise UserError(
+            f'{CHECKPOINT.value!r} was trained on {config.objective.name!r}, which does not teach '
+            'to continue texts: give a run of causal_lm or prefix_lm'
+        )
     name = 'student' if 'student' in run.params else 'model'
-    module = run.learner.transformers.get(name)
-    if module is None or module.config.encoder_layers:
-        raise UserError(f'{CHECKPOINT.value!r} holds no decoder that stands alone')
+    module = run.learner.transformers[name]
     for first in range(0, len(prompts), BATCH):
         part = prompts[first : first + BATCH]
         texts = continue_texts(
             module, run.params[name], run.tokenizer, part,
             jax.random.fold_in(jax.random.key(SEED.value), first), new_tokens=TOKENS.value,
             temperature=TEMPERATURE.value, top_k=TOP_K.value, top_p=TOP_P.value,
+            prompt=run.objective.prompt,
         )  # fmt: skip
         for prompt, text in zip(part, texts):
             print(prompt + text, flush=True)

@@ -61,8 +61,10 @@ COLUMNS = {  # of the table: field of a row of metrics.jsonl -> heading
     'validation_accuracy': 'accuracy',
     'validation_next_sentence_accuracy': 'next-sentence accuracy',
     'validation_sentence_order_accuracy': 'sentence-order accuracy',
+    'validation_label_1': 'label 1',
     'validation_agreement': 'agreement with the teacher',
     'validation_detection_accuracy': 'detection accuracy',
+    'validation_replaced': 'replaced',
     'validation_detected': 'replaced tokens found',
     'validation_padding': 'padding',
 }

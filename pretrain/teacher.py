@@ -31,6 +31,10 @@ def check_fits(config, student, teacher):
     layers = tuple(objective.layers)
     if not layers:
         return
+    if not all(type(i) is int for i in layers):
+        raise UserError(
+            f'objective.layers={layers} are numbers of layers, counted from 0: for instance (0, 2)'
+        )
     if student.width != teacher.width:
         raise UserError(
             f'objective.layers copies layers of width {teacher.width} into a student of width '

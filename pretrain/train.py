@@ -74,6 +74,7 @@ def main(argv):
     for phase in plan:
         check_batch(phase.batch_size, config.accumulation, mesh)
     run_folder.check_config(workdir, config, ACCEPT_CHANGES.value)
+    assembly.check_before_data(config, plan)
 
     # Data, model, objective, optimizer: all of them functions of the config.
     corpus = assembly.open_corpus(config.data)
@@ -84,6 +85,12 @@ def main(argv):
     shardings = jax.tree.map(lambda x: x.sharding, abstract)
     if learner.objective.frozen and config.objective.teacher:
         run_folder.check_teacher(config.objective.teacher, corpus.tokenizer)
+    if learner.objective.frozen and config.objective.layers:
+        jax.eval_shape(
+            functools.partial(teacher.start_student, config.objective),
+            abstract['params']['student'],
+            assembly.abstract_frozen(learner, mesh)['teacher'],
+        )
     given = None
     if config.init_from and not run_folder.has_checkpoints(workdir):
         given = restore_params(config.init_from, abstract['params'])
@@ -344,11 +351,11 @@ def stop_not_finite(workdir, config, stage, step, measured, first_process):
 
 
 def print_sample(config, learner, state, tokens):
-    """Prints a text that the trained model makes up, where it is a decoder."""
-    name = 'student' if 'student' in learner.transformers else 'model'
-    module = learner.transformers.get(name)
-    if module is None or module.config.encoder_layers:
+    """Prints a text that the trained model makes up, where it was trained to continue texts."""
+    if learner.objective.prompt is None:
         return
+    name = 'student' if 'student' in learner.transformers else 'model'
+    module = learner.transformers[name]
     room = config.sample.tokens
     if module.config.positions == 'learned':
         room = min(room, module.config.max_positions - len(tokens.encode(config.sample.prompt)))
@@ -357,7 +364,7 @@ def print_sample(config, learner, state, tokens):
     text = continue_texts(
         module, state['params'][name], tokens, [config.sample.prompt],
         train_step.run_key(config.seed, train_step.SAMPLE),
-        new_tokens=room, temperature=0.8, top_k=40,
+        new_tokens=room, temperature=0.8, top_k=40, prompt=learner.objective.prompt,
     )[0]  # fmt: skip
     print(f'\nA sample (python -m pretrain.generate makes more):\n{config.sample.prompt}{text}')
 

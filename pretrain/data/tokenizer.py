@@ -197,6 +197,21 @@ def train(texts, pieces):
     return Tokenizer(model.getvalue())
 
 
+def stand_in(pieces):
+    """contract.Vocabulary of a tokenizer that is not trained yet: sizes and ids, no real pieces."""
+    size = max(pieces, len(CONTROL) + 3 + 256) + SENTINELS
+    table_size = -(-size // TABLE_MULTIPLE) * TABLE_MULTIPLE
+    bytes_V = np.where(np.arange(table_size) < len(CONTROL) + 3, 0, 1).astype(np.int32)
+    bytes_V[size - SENTINELS :] = 0
+    return contract.Vocabulary(
+        size=size, table_size=table_size, pad=0, eos=1, unk=2, cls=3, sep=4, mask=5,
+        modes={'R': 6, 'X': 7, 'S': 8},
+        sentinels=tuple(range(size - 1, size - SENTINELS - 1, -1)),
+        word_start_V=bytes_V > 0, bytes_V=bytes_V,
+        log_frequency_V=np.zeros(table_size, np.float32),
+    )  # fmt: skip
+
+
 def load(path):
     """Reads a SentencePiece model file.
 

@@ -14,11 +14,11 @@ from pretrain.model.transformer import empty_cache
 @functools.partial(
     jax.jit,
     static_argnums=0,
-    static_argnames=('new_tokens', 'top_k', 'top_p', 'vocabulary_size', 'eos'),
+    static_argnames=('new_tokens', 'top_k', 'top_p', 'vocabulary_size', 'eos', 'prompt'),
 )
 def generate(
     transformer, params, prompts_BxP, lengths_B, key, *, new_tokens, vocabulary_size, eos,
-    temperature=0.0, top_k=0, top_p=1.0,
+    temperature=0.0, top_k=0, top_p=1.0, prompt='causal',
 ):  # fmt: skip
     """Continues prompts.
 
@@ -35,6 +35,7 @@ def generate(
         top_k: draw from the k likeliest; 0: from all.
         top_p: draw from the fewest tokens that hold this share of the probability (Holtzman et
             al. 2020), computed after temperature and top_k.
+        prompt: 'causal', or 'prefix': the prompt is read in both directions (prefix LM).
 
     Returns:
         int32 tokens_BxN, the new tokens.
@@ -47,9 +48,10 @@ def generate(
     def forward(tokens_BxT, segments_BxT, cache):
         places_T = cache.index + jnp.arange(tokens_BxT.shape[1])
         positions_BxT = jnp.maximum(places_T - pads_B[:, None], 0)
+        prefix_B = jnp.full(batch, width) if prompt == 'prefix' else None
         hidden_BxTxD, cache = transformer.apply(
             {'params': params},
-            contract.Inputs(tokens_BxT, positions_BxT, segments_BxT),
+            contract.Inputs(tokens_BxT, positions_BxT, segments_BxT, prefix_B=prefix_B),
             cache,
             method='step',
         )
@@ -104,8 +106,9 @@ def restrict(logits_BxV, top_k, top_p):
 
 
 def continue_texts(
-    transformer, params, tokens, prompts, key, *, new_tokens, temperature=0.0, top_k=0, top_p=1.0
-):
+    transformer, params, tokens, prompts, key, *, new_tokens, temperature=0.0, top_k=0, top_p=1.0,
+    prompt='causal',
+):  # fmt: skip
     """Continues texts.
 
     Args:
@@ -113,7 +116,7 @@ def continue_texts(
         tokens: Tokenizer.
         prompts: list of str; an empty one begins a new document.
         key: of the random choices.
-        new_tokens, temperature, top_k, top_p: see generate.
+        new_tokens, temperature, top_k, top_p, prompt: see generate.
 
     Returns:
         List of str: what follows each prompt, up to the end of the document.
@@ -136,7 +139,7 @@ def continue_texts(
     made_BxN = generate(
         transformer, params, padded, np.array([len(p) for p in ids]), key,
         new_tokens=new_tokens, vocabulary_size=vocabulary.size, eos=vocabulary.eos,
-        temperature=temperature, top_k=top_k, top_p=top_p,
+        temperature=temperature, top_k=top_k, top_p=top_p, prompt=prompt,
     )  # fmt: skip
     texts = []
     for row in np.asarray(made_BxN):

@@ -120,7 +120,7 @@ class Transformer(nn.Module):
         sight = Sight(
             queries_T=cache.index + jnp.arange(new),
             keys_S=jnp.arange(segments_BxS.shape[1]),
-            prefix_B=None,
+            prefix_B=inputs.prefix_B,
             # Segment 1 for all: what a padded query sees is of no account.
             query_segments_BxT=jnp.ones_like(inputs.segments_BxL),
             key_segments_BxS=segments_BxS,

@@ -1,5 +1,7 @@
 """Against float64 numpy, and against what must hold in the limits (spec of the loss)."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -202,10 +204,12 @@ def test_chunks_change_nothing(chunk):
     ('changes', 'says'),
     [
         ({'temperature': 0.0}, r'temperature=0\.0 must be above 0'),
-        ({'cosine': -1.0}, r'cosine=-1\.0 must not be negative'),
+        ({'cosine': -1.0}, r'cosine=-1\.0 must be a number of at least 0'),
+        ({'soft': math.nan}, r'soft=nan must be a number'),
+        ({'temperature': math.inf}, r'temperature=inf must be a number'),
         ({'soft': 0.0, 'hard_weight': 0.0, 'cosine': 0.0}, 'nothing is left to learn'),
         ({'hard': 'distillation'}, 'has no end'),
-        ({'hard': 'masked_ml'}, "did you mean 'masked_lm'"),
+        ({'hard': 'masked_ml'}, "unknown objective.hard='masked_ml'; did you mean 'masked_lm'"),
     ],
 )
 def test_what_cannot_be(changes, says):

@@ -135,6 +135,43 @@ def test_a_student_goes_on_with_the_same_teacher_only(student, bert, call, tmp_p
     assert 'Traceback' not in done.stderr
 
 
+def test_a_student_stands_without_its_teacher(student, bert, call, call_many, tmp_path):
+    """It can teach; evaluation and resuming say what they lack."""
+    workdir, argv, _ = student
+    copy = shutil.copytree(workdir, tmp_path / 'student')
+    config = json.loads((copy / 'config.json').read_text())
+    config['objective']['teacher'] = str(tmp_path / 'gone')
+    (copy / 'config.json').write_text(json.dumps(config))
+    fresh = tmp_path / 'new'
+    kept = [a for a in argv if '--workdir' not in a and 'objective.teacher' not in a]
+    taught = call('train', *kept, f'--workdir={fresh}', f'--config.objective.teacher={copy}',
+                  '--config.steps=2', '--config.optimizer.schedule.warmup=1.0')  # fmt: skip
+    assert taught.returncode == 0, taught.stderr
+    ((code, _, err),) = call_many(
+        'evaluate', [[f'--checkpoint={copy}', f'--config={copy}/config.json']]
+    )
+    assert code == 2
+    assert f'{tmp_path}/gone' in err
+    assert '--config=configs/bert.py:tiny' in err
+
+
+def test_texts_are_continued_by_models_that_learned_it(bert, call_many):
+    ((code, _, err),) = call_many('generate', [[f'--checkpoint={bert[0]}', '--prompt=x']])
+    assert code == 2
+    assert "trained on 'next_sentence', which does not teach to continue texts" in err
+
+
+def test_mistakes_are_found_before_the_text_is_read(call, small, tmp_path):
+    kept = [flag for flag in small if 'data.cache' not in flag and '--config=' not in flag]
+    done = call(
+        'train', '--config=configs/bert.py:smoke', *kept, f'--config.data.cache={tmp_path}/cache',
+        f'--workdir={tmp_path}/run', '--config.objective.rate=2.0',
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert 'rate=2' in done.stderr
+    assert not list(tmp_path.glob('cache/*-*'))  # compiled programs may lie there
+
+
 def test_a_student_is_evaluated_with_its_teacher(student, call):
     workdir, _, _ = student
     done = call('evaluate', f'--checkpoint={workdir}')
@@ -172,6 +209,23 @@ def test_what_is_wrong_is_said_in_one_line(call_many, small, student, tmp_path):
         (flags(small, 'configs/distilbert.py:tiny', fresh), '--config=configs/bert.py:tiny'),
         (flags(small, 'configs/gpt.py:smoke', fresh, '--config.model.encoder_layers=2'),
          'needs a decoder alone'),
+        (flags(small, bert, fresh, '--config.objective.name=causal_lm'),
+         'needs a key objective.separate_documents'),
+        (flags(small, 'configs/gpt.py:smoke', fresh, '--config.objective.z_loss=nan'),
+         'z_loss=nan must be a number'),
+        (flags(small, bert, fresh, '--config.objective.sentence_coefficient=inf'),
+         'sentence_coefficient=inf must be a number'),
+        (flags(small, 'configs/ul2.py:smoke', fresh,
+               '--config.objective.denoisers=(("R","a",0.15,1.0),)'), "denoisers='a'"),
+        (flags(small, 'configs/distilbert.py:smoke', fresh, '--config.objective.layers=(0.5,1)'),
+         'are numbers of layers'),
+        (flags(small, 'configs/distilbert.py:smoke', fresh,
+               f'--config.objective.teacher={student[0]}', '--config.objective.layers=(0,1)',
+               '--config.model.max_positions=64'), 'give both the same sizes'),
+        (flags(small, 'configs/electra.py:smoke', fresh, '--config.generator.width=0'),
+         'generator.width=0'),
+        (flags(small, 'configs/electra.py:smoke', fresh, '--config.objective.length=200'),
+         ' model.max_positions=128'),
     ]  # fmt: skip
     for (argv, says), (code, _, err) in zip(cases, call_many('train', [c[0] for c in cases])):
         last = err.strip().splitlines()[-1] if err.strip() else ''

@@ -35,26 +35,28 @@ def generate(decoder, prompts, lengths, seed=0, **changes):
     return np.asarray(decoding.generate(*decoder, prompts, lengths, key, **arguments))
 
 
-def logits_without_cache(decoder, row):
+def logits_without_cache(decoder, row, prefix=0):
     module, params = decoder
     padded = np.zeros((1, 32), np.int32)  # on the right, where a causal model does not look
     padded[0, : len(row)] = row
-    return np.asarray(forward(module, params, padded))[0, len(row) - 1, :V]
+    return np.asarray(forward(module, params, padded, np.array([prefix])))[0, len(row) - 1, :V]
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def forward(module, params, tokens):
+def forward(module, params, tokens, prefix):
     model = bind(module, params)
-    inputs = contract.Inputs(tokens)
+    inputs = contract.Inputs(tokens, prefix_B=prefix)  # a prefix of 0 tokens is none
     return model.logits(model.hidden(contract.Batch(inputs, None, tokens, None)))
 
 
-def test_greedy_with_cache_and_left_padding_equals_the_uncached_forward(decoder):
+@pytest.mark.parametrize('reads', ['causal', 'prefix'])
+def test_greedy_with_cache_and_left_padding_equals_the_uncached_forward(decoder, reads):
     prompts = np.array([[5, 9, 13, 2, 7], [0, 0, 0, 3, 11]], np.int32)
-    made = generate(decoder, prompts, [5, 2])
+    made = generate(decoder, prompts, [5, 2], prompt=reads)
     for row, prompt in zip(made, ([5, 9, 13, 2, 7], [3, 11])):
+        prefix = len(prompt) if reads == 'prefix' else 0
         for token in row:
-            logits = logits_without_cache(decoder, prompt)
+            logits = logits_without_cache(decoder, prompt, prefix)
             assert token == logits.argmax()
             prompt = [*prompt, int(token)]
 
