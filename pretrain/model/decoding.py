@@ -134,8 +134,8 @@ def continue_texts(
             f"model's {config.max_positions} positions: shorten the prompt or make fewer"
         )
     padded = np.full((len(ids), width), vocabulary.pad, np.int32)
-    for row, prompt in zip(padded, ids):
-        row[width - len(prompt) :] = prompt
+    for row, own in zip(padded, ids):
+        row[width - len(own) :] = own
     made_BxN = generate(
         transformer, params, padded, np.array([len(p) for p in ids]), key,
         new_tokens=new_tokens, vocabulary_size=vocabulary.size, eos=vocabulary.eos,

@@ -225,6 +225,23 @@ def test_every_parameter_of_every_family_gets_a_gradient():
                 assert np.abs(g).max() > 1e-7, (name, path)
 
 
+def test_a_tied_table_learns_from_both_ends():
+    """Its gradient is that of an untied table and that of untied logits of the same numbers."""
+    table = parameters('gpt2')['token_embedding']['table']
+    untied = parameters('gpt2') | {'head': {'logits': {'kernel': table.T}}}
+    data = batch(tokens())
+
+    def total(params, tied):
+        model = bind(Transformer(TransformerConfig(**(GPT2 | {'tied': tied}))), params)
+        return jnp.mean(jax.nn.log_softmax(model.logits(model.hidden(data)))[..., 7])
+
+    both = jax.grad(total)(parameters('gpt2'), True)['token_embedding']['table']
+    apart = jax.grad(total)(untied, False)
+    ends = apart['token_embedding']['table'], apart['head']['logits']['kernel'].T
+    assert min(np.abs(end).max() for end in ends) > 1e-5
+    np.testing.assert_allclose(both, sum(ends), atol=1e-7)
+
+
 @pytest.mark.parametrize('name', ['gpt2', 'untied'])
 def test_bfloat16_computes_in_bfloat16_and_keeps_float32_parameters_and_logits(name):
     bound = model(name, dtype='bfloat16')
