@@ -22,7 +22,7 @@ layer, pre-norm, no biases, two thirds of the layers local; masked LM alone at a
 """
 
 from configs import objectives
-from configs.recipe import paper_scale, recipe, select
+from configs.recipe import paper_scale, recipe, select, tiny_run
 
 
 def get_config(variant='tiny'):
@@ -61,13 +61,7 @@ def bert(layers, width, heads, length):
 def tiny():
     """Four layers of 192 on the embedded excerpt of Wikipedia."""
     config = bert(layers=4, width=192, heads=3, length=128)
-    config.steps = 600
-    config.batch_size = 16
-    config.optimizer.update(name='muon', learning_rate=4e-3, b2=0.95, weight_decay=0.1)
-    config.optimizer.schedule.update(warmup=60.0)
-    config.checkpoint.every = config.eval.every = 200
-    config.eval.windows = 0
-    config.log.every = 5
+    tiny_run(config, steps=600, every=200)
     return config
 
 

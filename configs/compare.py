@@ -24,7 +24,7 @@ Any of them with `,smoke` behind it runs in seconds. Not measured.
 """
 
 from configs import objectives
-from configs.recipe import recipe, select
+from configs.recipe import recipe, select, tiny_run
 
 LENGTH = 128
 ENCODERS = ('masked_lm', 'next_sentence', 'replaced_token', 'distillation')
@@ -83,10 +83,6 @@ def compare(section):
         residual_scale=True,
     )
     config.model[stack] = 4
-    config.steps = 1000
-    config.batch_size = 16
-    config.optimizer.update(name='muon', learning_rate=4e-3, b2=0.95, weight_decay=0.1)
-    config.optimizer.schedule.update(warmup=100.0)
-    config.checkpoint.every = config.eval.every = 250
-    config.eval.windows = 0
+    tiny_run(config, steps=1000, every=250)
+    config.log.every = 10
     return config

@@ -21,7 +21,7 @@ tokens, an estimate).
 from configs import objectives
 from configs.bert import bert
 from configs.gpt import gpt
-from configs.recipe import paper_scale, select
+from configs.recipe import paper_scale, select, tiny_run
 
 
 def get_config(variant='tiny'):
@@ -50,13 +50,7 @@ def tiny():
     """Two layers, started from layers 0 and 3 of bert.py:tiny."""
     config = distilbert(layers=2, width=192, heads=3, length=128)
     config.objective.update(teacher='runs/bert-tiny', layers=(0, 3))
-    config.steps = 300
-    config.batch_size = 16
-    config.optimizer.update(name='muon', learning_rate=2e-3, b2=0.98)
-    config.optimizer.schedule.update(warmup=30.0)
-    config.checkpoint.every = config.eval.every = 100
-    config.eval.windows = 0
-    config.log.every = 5
+    tiny_run(config, steps=300, every=100, learning_rate=2e-3, b2=0.98, weight_decay=0.0)
     return config
 
 

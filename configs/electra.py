@@ -16,7 +16,7 @@ Sequences are `[CLS] text [SEP]` from windows of the stream, where the paper has
 
 from configs import objectives
 from configs.bert import bert
-from configs.recipe import paper_scale, select
+from configs.recipe import paper_scale, select, tiny_run
 
 
 def get_config(variant='tiny'):
@@ -51,13 +51,7 @@ def electra(layers, width, heads, embedding_width, divisor, length):
 def tiny():
     """Four layers of 192, the generator a third as wide."""
     config = electra(layers=4, width=192, heads=3, embedding_width=192, divisor=3, length=128)
-    config.steps = 400
-    config.batch_size = 16
-    config.optimizer.update(name='muon', learning_rate=4e-3, b2=0.95, weight_decay=0.1)
-    config.optimizer.schedule.update(warmup=40.0)
-    config.checkpoint.every = config.eval.every = 100
-    config.eval.windows = 0
-    config.log.every = 5
+    tiny_run(config, steps=400, every=100)
     return config
 
 

@@ -146,6 +146,25 @@ def select(variant, variants):
     return config
 
 
+def tiny_run(config, steps, every, learning_rate=4e-3, b2=0.95, weight_decay=0.1):
+    """What the runs of minutes on two cores have in common: Muon, 16 windows a step.
+
+    Args:
+        config: changed in place. steps: of the run, a tenth of them warm-up.
+        every: steps between checkpoints, and between evaluations on all of the held-out text.
+        learning_rate, b2, weight_decay: of the optimizer.
+    """
+    config.steps = steps
+    config.batch_size = 16
+    config.optimizer.update(
+        name='muon', learning_rate=learning_rate, b2=b2, weight_decay=weight_decay
+    )
+    config.optimizer.schedule.update(warmup=steps / 10)
+    config.checkpoint.every = config.eval.every = every
+    config.eval.windows = 0
+    config.log.every = 5
+
+
 def paper_scale(config):
     """What the papers' sizes have in common: much text, bfloat16, activations made again."""
     config.data.update(

@@ -14,13 +14,13 @@ Any of them with `,smoke` behind it runs in seconds. 1.0 has the settings of the
 supervised mixture (section 3.7: 1M steps of 2,048 x 512), no dropout, GEGLU and untied logits.
 Adafactor's rate is 1 / sqrt(max(step, 10,000)), relative to the size of each parameter.
 
-The objective's parts are keys: `--config.objective.noise=iid --config.objective.inputs=mask
---config.objective.targets=full` is the paper's BERT-style objective, for example; section 3.3's
-others are listed in objectives/span_corruption.py.
+The objective's parts are keys: `--config.objective.noise=iid
+--config.objective.inputs=mask_or_random --config.objective.targets=full` is the paper's BERT-style
+objective, for example; section 3.3's others are listed in objectives/span_corruption.py.
 """
 
 from configs import objectives
-from configs.recipe import paper_scale, recipe, select
+from configs.recipe import paper_scale, recipe, select, tiny_run
 
 V1_0 = {  # width, layers a stack, feed-forward width, heads, head width, mesh
     'small': (512, 6, 2048, 8, 64, 'data=-1'),
@@ -78,13 +78,7 @@ def t5(v1_1, width, layers, feedforward_width, heads, head_width, inputs_length)
 def tiny():
     """T5 1.1 with two layers of 192 a stack on the embedded excerpt of Wikipedia."""
     config = t5(True, 192, 2, 512, 3, 64, inputs_length=128)
-    config.steps = 600
-    config.batch_size = 16
-    config.optimizer.update(name='muon', learning_rate=4e-3, b2=0.95, weight_decay=0.1)
-    config.optimizer.schedule.update(warmup=60.0)
-    config.checkpoint.every = config.eval.every = 200
-    config.eval.windows = 0
-    config.log.every = 5
+    tiny_run(config, steps=600, every=200)
     return config
 
 

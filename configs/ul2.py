@@ -16,7 +16,7 @@ alone on the same mixture.
 """
 
 from configs import objectives
-from configs.recipe import paper_scale, select
+from configs.recipe import paper_scale, select, tiny_run
 from configs.t5 import t5
 
 
@@ -36,13 +36,7 @@ def ul2(width, layers, feedforward_width, heads, head_width, window):
 def tiny():
     """Two layers of 192 a stack on the embedded excerpt of Wikipedia."""
     config = ul2(192, 2, 512, 3, 64, window=128)
-    config.steps = 400
-    config.batch_size = 16
-    config.optimizer.update(name='muon', learning_rate=4e-3, b2=0.95, weight_decay=0.1)
-    config.optimizer.schedule.update(warmup=40.0)
-    config.checkpoint.every = config.eval.every = 100
-    config.eval.windows = 0
-    config.log.every = 5
+    tiny_run(config, steps=400, every=100)
     return config
 
 

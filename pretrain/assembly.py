@@ -240,21 +240,21 @@ def check_batch_fits(config, objective, transformers):
 
 def abstract_state(learner, mesh):
     """The train state as ShapeDtypeStructs, each with its place on the mesh."""
-    shapes = jax.eval_shape(lambda: init_state(learner))
-    shardings = partitioning.state_shardings(mesh, shapes)
-    return jax.tree.map(
-        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
-    )
+    return _placed(jax.eval_shape(lambda: init_state(learner)), mesh)
 
 
 def abstract_frozen(learner, mesh):
     """The parameters of the models that are not trained, as ShapeDtypeStructs on the mesh."""
     shapes = jax.eval_shape(lambda: draw_params(learner))
-    shapes = {'params': {name: shapes[name] for name in learner.objective.frozen}}
+    frozen = {name: shapes[name] for name in learner.objective.frozen}
+    return _placed({'params': frozen}, mesh)['params']
+
+
+def _placed(shapes, mesh):
     shardings = partitioning.state_shardings(mesh, shapes)
     return jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
-    )['params']
+    )
 
 
 def open_teacher(objective):
