@@ -40,6 +40,7 @@ MODEL = {  # what each field does stands in pretrain/model/config.py
     'scale_logits': False,
     'logit_transform': False,
     'logit_bias': False,
+    'pooler': False,
     'classes': 0,
     'token_scores': False,
     'projection_width': 0,

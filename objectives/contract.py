@@ -30,6 +30,7 @@ class Vocabulary:
     punctuation_V: bool, which pieces are nothing but punctuation; None: not known.
     log_frequency_V: float32, natural logarithm of each piece's share of the text, as a unigram
         tokenizer knows it; None where it does not.
+    bos: the id that the tokenizer puts before every text (Llama's <s>); None: it puts none.
     """
 
     size: int
@@ -46,6 +47,7 @@ class Vocabulary:
     bytes_V: np.ndarray
     punctuation_V: np.ndarray | None = None
     log_frequency_V: np.ndarray | None = None
+    bos: int | None = None
 
 
 def require(vocabulary, **uses):
@@ -207,8 +209,9 @@ class Objective(NamedTuple):
         None: any.
     cut: the `data.cut` that the windows must come with ('document': pairs of texts); None: any.
     projects_all: the loss asks for the logits of every place, not of the targets alone.
-    prompt: how a decoder trained on it reads a text that it is to continue: 'causal', or 'prefix'
-        (in both directions); None: it was not trained to continue texts.
+    prompt: how a model trained on it reads a text that it is to continue or to answer: 'causal';
+        'prefix', in both directions; 'encoder', by the encoder, with an eos behind it; None: it
+        was trained for neither.
     """
 
     window_length: Callable[[], int]

@@ -102,7 +102,8 @@ def make(config, vocabulary):
         return total._replace(metrics=total.metrics | {'padding': padding(batch)})
 
     stacks = encodings.LAYOUTS[config.layout]
-    return contract.Objective(lambda: window, corrupt, loss, stacks=stacks)
+    prompt = 'encoder' if config.layout == 'encoder_decoder' else None
+    return contract.Objective(lambda: window, corrupt, loss, stacks=stacks, prompt=prompt)
 
 
 def padding(batch):

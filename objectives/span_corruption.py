@@ -90,7 +90,8 @@ def make(config, vocabulary):
         return losses.predict_targets(model, model.hidden(batch, key), batch, z_loss)
 
     stacks = encodings.LAYOUTS[config.layout]
-    return contract.Objective(lambda: window, corrupt, loss, stacks=stacks)
+    prompt = 'encoder' if config.layout == 'encoder_decoder' else None
+    return contract.Objective(lambda: window, corrupt, loss, stacks=stacks, prompt=prompt)
 
 
 def lengths(inputs_length, density, mean_span):

@@ -273,7 +273,7 @@ def open_teacher(objective):
             f'python -m pretrain.train --config={objective.teacher_config} '
             f'--workdir={objective.teacher}'
         )
-    return commandline.read_config(path / 'config.json'), tokenizer.load(path / 'tokenizer.model')
+    return commandline.read_config(path / 'config.json'), tokenizer.load(path)
 
 
 def teacher_module(config, vocabulary):
@@ -288,7 +288,7 @@ def teacher_module(config, vocabulary):
     if theirs.size != vocabulary.size or (theirs.bytes_V != vocabulary.bytes_V).any():
         raise UserError(
             f'objective.teacher={folder!r} has another vocabulary ({theirs.size} ids) than the '
-            f'corpus ({vocabulary.size} ids): set data.tokenizer={folder}/tokenizer.model'
+            f'corpus ({vocabulary.size} ids): set data.tokenizer={folder}/{tokens.file}'
         )
     return teaching(make_learner(own, theirs, frozen=False).transformers)
 
@@ -367,6 +367,30 @@ class Run(NamedTuple):
     mesh: object
 
 
+def open_tokenizer(folder, config, step=None):
+    """The Tokenizer of a run, and what its checkpoint says of its progress.
+
+    Args:
+        folder: of the run. config: its own, or one changed. step: of the checkpoint; None: the
+            newest whole one.
+
+    Raises:
+        UserError: something is missing or damaged, or the tokenizer is not the one that the
+            checkpoint was trained with.
+    """
+    missing = [name for name in ('data', 'model', 'objective', 'optimizer') if name not in config]
+    if missing:
+        raise UserError(f'{str(folder)!r}: its config.json is damaged, it has no {missing[0]!r}')
+    tokens = tokenizer.load(folder)
+    progress = restoration.read_progress(folder, step)
+    if progress.get('tokenizer') != tokens.digest:
+        raise UserError(
+            f'{str(folder)!r}: its {tokens.file} is not the one that its checkpoint was trained '
+            'with: put that one back'
+        )
+    return tokens, progress
+
+
 def open_run(folder, config, step=None, frozen=True):
     """Reads a run: its config, its tokenizer and its parameters.
 
@@ -379,17 +403,8 @@ def open_run(folder, config, step=None, frozen=True):
     Raises:
         UserError: something is missing or damaged.
     """
-    missing = [name for name in ('data', 'model', 'objective', 'optimizer') if name not in config]
-    if missing:
-        raise UserError(f'{str(folder)!r}: its config.json is damaged, it has no {missing[0]!r}')
+    tokens, progress = open_tokenizer(folder, config, step)
     use_compilation_cache(config.data.cache)
-    tokens = tokenizer.load(Path(folder) / 'tokenizer.model')
-    progress = restoration.read_progress(folder, step)
-    if progress.get('tokenizer') != tokens.digest:
-        raise UserError(
-            f'{str(folder)!r}: its tokenizer.model is not the one that its checkpoint was trained '
-            'with: put that one back'
-        )
     mesh = partitioning.make_mesh(config.mesh)
     learner = make_learner(config, tokens.vocabulary, frozen=frozen)
     params = abstract_state(learner, mesh)['params']

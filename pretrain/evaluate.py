@@ -19,6 +19,7 @@ from absl import flags
 from tqdm import tqdm
 
 from pretrain import assembly, commandline, evaluation, partitioning, train_step
+from pretrain.data import tokenizer
 from pretrain.data.shards import write_whole
 from pretrain.errors import UserError
 
@@ -79,13 +80,13 @@ def main(argv):
 
 def open_corpus(run, config, folder, same_source):
     """The corpus to score on, tokenised with the run's tokenizer."""
-    if same_source:
+    if same_source and not config.data.tokenizer:  # a given one may be gone: the run has its own
         corpus = assembly.open_corpus(config.data)
         if corpus.tokenizer.digest == run.tokenizer.digest:
             return corpus
     data = config.data.copy_and_resolve_references()
     with data.unlocked():
-        data.tokenizer = str(folder / 'tokenizer.model')
+        data.tokenizer = str(tokenizer.find(folder))
     return assembly.open_corpus(data)
 
 

@@ -40,8 +40,8 @@ def check_config(workdir, config, accept_changes):
 
 def check_own_tokenizer(workdir, corpus):
     """Refuses a corpus whose tokenizer is not the one that the run in this folder began with."""
-    path = workdir / 'tokenizer.model'
-    if path.exists() and tokenizer.load(path).digest != corpus.tokenizer.digest:
+    path = tokenizer.find(workdir)
+    if path and tokenizer.load(path).digest != corpus.tokenizer.digest:
         raise UserError(
             f'the text of {corpus.manifest["source"]}, or its tokenizer, has changed since the run '
             f'in {str(workdir)!r} began: put it back, or give another --workdir'
@@ -50,20 +50,20 @@ def check_own_tokenizer(workdir, corpus):
 
 def check_other_tokenizer(run, tokens):
     """Refuses parameters of a run whose tokenizer is not the corpus's."""
-    path = run / 'tokenizer.model'
-    if tokenizer.load(path).digest != tokens.digest:
+    if tokenizer.load(run).digest != tokens.digest:
         raise UserError(
             f'init_from={str(run)!r} was trained with another tokenizer than that of the corpus: '
-            f'set data.tokenizer={path}'
+            f'set data.tokenizer={tokenizer.find(run)}'
         )
 
 
 def check_teacher(run, tokens):
     """Refuses a teacher whose tokenizer is not the corpus's, piece by piece."""
-    if tokenizer.load(of_checkpoint(run) / 'tokenizer.model').digest != tokens.digest:
+    folder = of_checkpoint(run)
+    if tokenizer.load(folder).digest != tokens.digest:
         raise UserError(
             f'objective.teacher={run!r} was trained with another tokenizer than that of the '
-            f'corpus: set data.tokenizer={run}/tokenizer.model'
+            f'corpus: set data.tokenizer={tokenizer.find(folder)}'
         )
 
 
@@ -116,7 +116,7 @@ def write(workdir, config, tokens):
         workdir.mkdir(parents=True, exist_ok=True)
         with write_whole(workdir / 'config.json') as file:
             file.write(json.dumps(config.to_dict(), indent=2).encode())
-        with write_whole(workdir / 'tokenizer.model') as file:
+        with write_whole(workdir / tokens.file) as file:
             file.write(tokens.model)
     except OSError as error:
         raise _unwritable(workdir, error) from None

@@ -38,7 +38,7 @@ from pretrain.data import loader
 from pretrain.data.corpus import WindowReader
 from pretrain.data.shards import write_whole
 from pretrain.errors import UserError
-from pretrain.model.decoding import continue_texts
+from pretrain.model.decoding import continue_texts, prompt_ids
 
 CONFIG = commandline.define_config()
 WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run.', required=True)
@@ -352,13 +352,14 @@ def stop_not_finite(workdir, config, stage, step, measured, first_process):
 
 def print_sample(config, learner, state, tokens):
     """Prints a text that the trained model makes up, where it was trained to continue texts."""
-    if learner.objective.prompt is None:
+    if learner.objective.prompt not in ('causal', 'prefix'):
         return
     name = 'student' if 'student' in learner.transformers else 'model'
     module = learner.transformers[name]
     room = config.sample.tokens
     if module.config.positions == 'learned':
-        room = min(room, module.config.max_positions - len(tokens.encode(config.sample.prompt)))
+        width = len(prompt_ids(tokens, config.sample.prompt, learner.objective.prompt))
+        room = min(room, module.config.max_positions - width)
     if room < 1:
         return
     text = continue_texts(

@@ -41,7 +41,7 @@ class Corpus:
                 f'{str(folder)!r} is damaged ({type(error).__name__}: {error}): delete the folder '
                 'and prepare it again'
             ) from None
-        self.tokenizer = tokenizer.load(self.folder / 'tokenizer.model')
+        self.tokenizer = tokenizer.load(self.folder)
         if self.tokenizer.digest != self.manifest['tokenizer']:
             raise UserError(
                 f'the tokenizer in {str(folder)!r} ({self.tokenizer.digest[:12]}) is not the one '

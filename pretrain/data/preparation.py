@@ -34,7 +34,8 @@ class Recipe(NamedTuple):
     """What a corpus is made from; the fields of `data` that decide what is written.
 
     source: scheme and path, see documents.open_source. text_field: of JSON lines.
-    tokenizer: path of a SentencePiece model; '' trains one on the training split.
+    tokenizer: path of a SentencePiece model, a tokenizer.json or a folder that holds one; '' trains
+        a SentencePiece model on the training split.
     vocabulary_size: pieces of a trained one. tokenizer_megabytes: text that it is trained on, from
         the start of the source. validation_fraction: of the documents, chosen by a hash of the
         text, so that a document and its copies fall into one split.
@@ -122,10 +123,9 @@ class _lock:
 
 
 def _make(recipe, source, given, folder, processes):
-    model_path = folder / 'tokenizer.model'
-    if not model_path.exists():
+    if not tokenizer.find(folder):
         trained = given or _train_tokenizer(recipe, source)
-        with shards.write_whole(model_path) as file:
+        with shards.write_whole(folder / trained.file) as file:
             file.write(trained.model)
     summaries = _write_shards(recipe, source, folder, processes)
     totals = collections.Counter()
@@ -138,7 +138,7 @@ def _make(recipe, source, given, folder, processes):
         print(f'warning: {loss}')
     manifest = {
         'source': recipe.source,
-        'tokenizer': tokenizer.load(model_path).digest,
+        'tokenizer': tokenizer.load(folder).digest,
         'losses': source.losses,
         'totals': {
             split: {n: totals[split, n] for n in ('tokens', 'documents', 'sentences', 'bytes')}
@@ -235,7 +235,7 @@ _tokenizers = {}  # in a worker: one processor for all its shards
 
 def _make_shard(recipe, source, folder, number, raws):
     if folder not in _tokenizers:
-        _tokenizers[folder] = tokenizer.load(folder / 'tokenizer.model')
+        _tokenizers[folder] = tokenizer.load(folder)
     tokens = _tokenizers[folder]
     documents = []
     for raw in raws:

@@ -4,7 +4,8 @@
 pieces learned from the text; above the last piece 100 sentinels, the first of which has the
 highest id, as in T5. Pieces 3 to 8 are control symbols and sentinels are no pieces at all, so raw
 text, whatever it contains, can produce none of them. Published models (T5's spiece.model) load the
-same way; what they lack is None in the vocabulary.
+same way; what they lack is None in the vocabulary. Other published tokenizers: fast_tokenizer.py,
+a class with the same interface; `load` reads either.
 """
 
 import functools
@@ -24,10 +25,16 @@ SENTINELS = 100
 TABLE_MULTIPLE = 128  # rows of the embedding table: even shards, whole tiles on accelerators
 WHITE = ('<0x09>', '<0x0A>', '<0x0D>', '<0x20>')
 CONTROL = ('[CLS]', '[SEP]', '[MASK]', '[R]', '[X]', '[S]')
+FILES = ('tokenizer.model', 'tokenizer.json')  # its name in the folder of a run or a corpus
+SPACES = ' \t\n\v\f\r\x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000' + ''.join(
+    map(chr, range(0x2000, 0x200B))
+)  # Unicode's White_Space; Python's \s holds four control characters more
 
 
 class Tokenizer:
     """A SentencePiece model with the sentinels above it."""
+
+    file = FILES[0]
 
     def __init__(self, model):
         """Args: model: the bytes of a SentencePiece model file."""
@@ -56,7 +63,7 @@ class Tokenizer:
             elif not (sp.is_control(i) or sp.is_unknown(i) or sp.is_unused(i)):
                 bytes_V[i] = len(piece.replace('\u2581', ' ').encode())
                 word_start_V[i] = piece.startswith('\u2581')
-                punctuation_V[i] = all(map(_is_punctuation, piece.lstrip('\u2581') or 'x'))
+                punctuation_V[i] = all(map(is_punctuation, piece.lstrip('\u2581') or 'x'))
         found = {p: i for p in CONTROL if sp.is_control(i := sp.piece_to_id(p))}
         modes = {m: found[f'[{m}]'] for m in 'RXS' if f'[{m}]' in found}
         return contract.Vocabulary(
@@ -88,9 +95,48 @@ class Tokenizer:
         log_frequency_V[learned] = scores
         return log_frequency_V
 
-    def encode(self, text):
-        """Text -> int64 array of ids; lone surrogates, which no UTF-8 can hold, become '?'."""
-        return np.asarray(self._pieces.encode(_encodable(text)), np.int64)
+    @functools.cached_property
+    def specials(self):
+        """{name: (id, takes the white space before it, and that behind it)}, of special tokens.
+
+        Before a sentinel or [MASK] stands no space of its own: the piece behind it, or the one it
+        replaces, holds the space. Where a model puts a space before every text (T5's does), the
+        white space behind a sentinel goes too, as the text there begins anew.
+        """
+        sp, v = self._pieces, self.vocabulary
+        prefix = bool(len(sp.encode('a')) and sp.id_to_piece(sp.encode('a')[0])[0] == '\u2581')
+        found = {
+            name: (i, name == '[MASK]', False)
+            for i in range(sp.get_piece_size())
+            if (sp.is_control(i) or sp.is_unknown(i)) and (name := sp.id_to_piece(i))
+        }
+        sentinels = {f'<extra_id_{n}>': (i, True, prefix) for n, i in enumerate(v.sentinels)}
+        return found | sentinels
+
+    @functools.cached_property
+    def _names(self):
+        return re.compile(f'({"|".join(map(re.escape, self.specials))})')
+
+    def encode(self, text, specials=False):
+        """Text -> int64 array of ids.
+
+        Args:
+            text: lone surrogates, which no UTF-8 can hold, become '?'.
+            specials: names of special tokens in it ([MASK], <extra_id_0>) stand for those tokens;
+                else they are text like any other.
+        """
+        text = encodable(text)
+        if not specials:
+            return np.asarray(self._pieces.encode(text), np.int64)
+        ids, rest, takes_behind = [], '', False
+        for part in self._names.split(text):
+            if part in self.specials:
+                i, takes_before, takes_behind = self.specials[part]
+                ids += [*self._pieces.encode(rest.rstrip(SPACES) if takes_before else rest), i]
+                rest = ''
+            else:
+                rest = part.lstrip(SPACES) if takes_behind else part
+        return np.asarray(ids + self._pieces.encode(rest), np.int64)
 
     def encode_with_starts(self, text, starts):
         """Tokenises text whole and says at which tokens given places of it begin.
@@ -103,7 +149,7 @@ class Tokenizer:
             (ids, tokens): for each start the index of the token that holds its character;
             starts that fall into the same token are one.
         """
-        text = _encodable(text)
+        text = encodable(text)
         ids = np.asarray(self._pieces.encode(text), np.int64)
         ends = np.cumsum(self.vocabulary.bytes_V[ids])
         places = np.asarray(starts, np.int64)
@@ -162,7 +208,7 @@ def train(texts, pieces):
         if pieces < 1:
             raise RuntimeError('too small')
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=(p for t in texts for p in _encodable(t).split('\n') if p),
+            sentence_iterator=(p for t in texts for p in encodable(t).split('\n') if p),
             model_writer=model,
             vocab_size=pieces,
             model_type='unigram',
@@ -212,28 +258,57 @@ def stand_in(pieces):
     )  # fmt: skip
 
 
+def find(folder):
+    """The tokenizer's file in the folder of a run or a corpus; None where there is none."""
+    paths = (Path(folder) / name for name in FILES)
+    return next((path for path in paths if path.exists()), None)
+
+
 def load(path):
-    """Reads a SentencePiece model file.
+    """Reads a tokenizer of either kind.
+
+    Args:
+        path: a SentencePiece model, a tokenizer.json, or a folder that holds tokenizer.model or
+            tokenizer.json.
+
+    Returns:
+        Tokenizer or fast_tokenizer.FastTokenizer.
 
     Raises:
-        UserError: there is no such file, or it is no SentencePiece model.
+        UserError: there is no such file, or it is no tokenizer.
     """
+    path = Path(path)
+    if path.is_dir():
+        if not find(path):
+            raise UserError(f'{str(path)!r} holds no tokenizer ({" or ".join(FILES)})')
+        path = find(path)
     try:
-        return Tokenizer(Path(path).read_bytes())
+        content = path.read_bytes()
+        if content.lstrip()[:1] != b'{':
+            return Tokenizer(content)
     except OSError as error:
         raise UserError(f'cannot read the tokenizer {str(path)!r}: {error.strerror}') from None
     except RuntimeError:
-        raise UserError(f'{str(path)!r} is no SentencePiece model (.model file)') from None
+        raise UserError(
+            f'{str(path)!r} is no SentencePiece model (.model file) and no tokenizer.json'
+        ) from None
+    from pretrain.data.fast_tokenizer import FastTokenizer
+
+    try:
+        return FastTokenizer(content)
+    except UserError as error:
+        raise UserError(f'{str(path)!r} {error}') from None
 
 
-def _is_punctuation(character):
+def is_punctuation(character):
     """As BERT's tokenizer splits text: ASCII that is no letter or digit, and Unicode's P."""
     if character.isascii():
         return character.isprintable() and not character.isalnum() and character != ' '
     return unicodedata.category(character).startswith('P')
 
 
-def _encodable(text):
+def encodable(text):
+    """The text with '?' for lone surrogates, which no UTF-8 can hold."""
     try:
         text.encode()
     except UnicodeEncodeError:

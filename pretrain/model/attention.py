@@ -80,14 +80,16 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x_BxTxD, *, context_BxSxD=None, mask, bias=None, causal=False, positions_BxT=None,
-        theta=None, cache=None, index=None,
+        self, x_BxTxD, *, context_BxSxD=None, context=None, mask, bias=None, causal=False,
+        positions_BxT=None, theta=None, cache=None, index=None,
     ):  # fmt: skip
         """Attends.
 
         Args:
             x_BxTxD: queries come from here.
             context_BxSxD: keys and values come from here; None: from x.
+            context: (keys_bxSxGxK, values_bxSxGxK) that an earlier call made of the context, in
+                place of it; B is b or a multiple, whose rows share a context (beams).
             mask, bias, causal: see `attend`.
             positions_BxT: for rotary positions (self-attention only).
             theta: base of their wavelengths in this layer; None: config.rotary_theta.
@@ -95,7 +97,7 @@ class Attention(nn.Module):
             index: where in the cache x's first token goes.
 
         Returns:
-            (y_BxTxD, the new cache or None).
+            (y_BxTxD, (keys, values) that were attended to: of a cache, the new one).
         """
         config = self.config
         split = lambda x, heads: x.reshape(*x.shape[:2], heads, config.k)  # noqa: E731
@@ -106,19 +108,25 @@ class Attention(nn.Module):
         key_width = config.key_heads * config.k
 
         q_BxTxHxK = split(Dense(config, width, query_stddev, name='query')(x_BxTxD), config.heads)
-        k_BxSxGxK = split(Dense(config, key_width, name='key')(source_BxSxD), config.key_heads)
-        v_BxSxGxK = split(Dense(config, key_width, name='value')(source_BxSxD), config.key_heads)
         if config.query_key_norm:
             q_BxTxHxK = Norm(config, 'rms', name='query_norm')(q_BxTxHxK)
-            k_BxSxGxK = Norm(config, 'rms', name='key_norm')(k_BxSxGxK)
-        if config.positions == 'rotary' and context_BxSxD is None:
+        if context is None:
+            k_BxSxGxK = split(Dense(config, key_width, name='key')(source_BxSxD), config.key_heads)
+            v_BxSxGxK = Dense(config, key_width, name='value')(source_BxSxD)
+            v_BxSxGxK = split(v_BxSxGxK, config.key_heads)
+            if config.query_key_norm:
+                k_BxSxGxK = Norm(config, 'rms', name='key_norm')(k_BxSxGxK)
+        else:
+            k_BxSxGxK, v_BxSxGxK = context
+            # The queries of all rows that share a context are those of one row.
+            q_BxTxHxK = q_BxTxHxK.reshape(k_BxSxGxK.shape[0], -1, *q_BxTxHxK.shape[2:])
+        if config.positions == 'rotary' and context_BxSxD is None and context is None:
             theta = config.rotary_theta if theta is None else theta
             q_BxTxHxK = positions.rotate(q_BxTxHxK, positions_BxT, theta)
             k_BxSxGxK = positions.rotate(k_BxSxGxK, positions_BxT, theta)
         if cache is not None:
             write = lambda old, new: jax.lax.dynamic_update_slice(old, new, (0, index, 0, 0))  # noqa: E731
-            cache = write(cache[0], k_BxSxGxK), write(cache[1], v_BxSxGxK)
-            k_BxSxGxK, v_BxSxGxK = cache
+            k_BxSxGxK, v_BxSxGxK = write(cache[0], k_BxSxGxK), write(cache[1], v_BxSxGxK)
 
         dropout = None
         if config.attention_dropout and not self.deterministic:
@@ -137,4 +145,4 @@ class Attention(nn.Module):
         y_BxTxD = Dense(config, config.width, self.residual_stddev, name='out')(
             y_BxTxHxK.reshape(*x_BxTxD.shape[:2], width)
         )
-        return y_BxTxD, cache
+        return y_BxTxD, (k_BxSxGxK, v_BxSxGxK)

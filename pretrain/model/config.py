@@ -56,8 +56,8 @@ class TransformerConfig:
     tied: the logits use the embedding table. scale_logits: hidden x D^-0.5 first (T5 1.0).
     logit_transform: dense + activation + norm before the logits (BERT), as wide as the table that
         is tied. logit_bias: one a token.
-    classes: of a row, from its first place: dense + tanh, then linear (BERT's next sentence); 0:
-        no such head.
+    pooler: one vector a row, from its first place: dense + tanh (BERT).
+    classes: of a row: the pooler, then linear (BERT's next sentence); 0: no such head.
     token_scores: one logit a place: dense + activation + linear (ELECTRA's discriminator).
     projection_width: P, of a linear map of the hidden states, to compare them with those of a
         model of that width (distillation); 0: none.
@@ -108,6 +108,7 @@ class TransformerConfig:
     scale_logits: bool = False
     logit_transform: bool = False
     logit_bias: bool = False
+    pooler: bool = False
     classes: int = 0
     token_scores: bool = False
     projection_width: int = 0

@@ -1,4 +1,4 @@
-"""Text from a decoder: one pass over the prompts, then one token at a time with a cache."""
+"""Text from a decoder, alone or behind an encoder: greedy or drawn; and texts in and out."""
 
 import functools
 
@@ -6,27 +6,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from objectives import contract
 from pretrain.errors import UserError
-from pretrain.model.transformer import empty_cache
+from pretrain.model import cache as caches
+from pretrain.model.beam_search import beam_search
 
 
 @functools.partial(
     jax.jit,
     static_argnums=0,
-    static_argnames=('new_tokens', 'top_k', 'top_p', 'vocabulary_size', 'eos', 'prompt'),
-)
+    static_argnames=(
+        'new_tokens', 'top_k', 'top_p', 'vocabulary_size', 'eos', 'prompt', 'start',
+    ),
+)  # fmt: skip
 def generate(
     transformer, params, prompts_BxP, lengths_B, key, *, new_tokens, vocabulary_size, eos,
-    temperature=0.0, top_k=0, top_p=1.0, prompt='causal',
+    temperature=0.0, top_k=0, top_p=1.0, prompt='causal', start=0,
 ):  # fmt: skip
-    """Continues prompts.
+    """Continues prompts; the loop ends when all rows have ended.
 
     Args:
-        transformer: Transformer with a decoder alone (static).
-        params: its parameters.
-        prompts_BxP: int32, each prompt at the right end of its row, padded on the left.
-        lengths_B: tokens of each prompt, 1 .. P.
+        transformer: Transformer with a decoder (static).
+        params, prompts_BxP, lengths_B, prompt, start: see cache.read_prompts.
         key: of the random choices; row b draws from fold_in(key, b).
         new_tokens: how many to make.
         vocabulary_size: ids from here on (padding of the table) are never chosen.
@@ -35,50 +35,35 @@ def generate(
         top_k: draw from the k likeliest; 0: from all.
         top_p: draw from the fewest tokens that hold this share of the probability (Holtzman et
             al. 2020), computed after temperature and top_k.
-        prompt: 'causal', or 'prefix': the prompt is read in both directions (prefix LM).
 
     Returns:
         int32 tokens_BxN, the new tokens.
     """
-    batch, width = prompts_BxP.shape
-    pads_B = width - lengths_B
-    real_BxP = (jnp.arange(width) >= pads_B[:, None]).astype(jnp.int32)
+    batch = prompts_BxP.shape[0]
     row_keys_B = jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(batch))
 
-    def forward(tokens_BxT, segments_BxT, cache):
-        places_T = cache.index + jnp.arange(tokens_BxT.shape[1])
-        positions_BxT = jnp.maximum(places_T - pads_B[:, None], 0)
-        prefix_B = jnp.full(batch, width) if prompt == 'prefix' else None
-        hidden_BxTxD, cache = transformer.apply(
-            {'params': params},
-            contract.Inputs(tokens_BxT, positions_BxT, segments_BxT, prefix_B=prefix_B),
-            cache,
-            method='step',
-        )
-        logits_BxV = transformer.apply({'params': params}, hidden_BxTxD[:, -1], method='logits')
-        return jnp.where(
-            jnp.arange(logits_BxV.shape[1]) < vocabulary_size, logits_BxV, -jnp.inf
-        ), cache
-
     def choose(logits_BxV, number):
+        meant_V = jnp.arange(logits_BxV.shape[1]) < vocabulary_size
+        logits_BxV = jnp.where(meant_V, logits_BxV, -jnp.inf)
         keys_B = jax.vmap(lambda k: jax.random.fold_in(k, number))(row_keys_B)
         allowed_BxV = restrict(logits_BxV / jnp.maximum(temperature, 1e-6), top_k, top_p)
         drawn_B = jax.vmap(jax.random.categorical)(keys_B, allowed_BxV)
         return jnp.where(temperature > 0, drawn_B, jnp.argmax(logits_BxV, axis=-1))
 
-    def step(carry, number):
-        logits_BxV, ended_B, cache = carry
+    def step(now):
+        number, tokens_BxN, ended_B, logits_BxV, cache = now
         token_B = jnp.where(ended_B, eos, choose(logits_BxV, number)).astype(jnp.int32)
-        ended_B |= token_B == eos
-        ones_Bx1 = jnp.ones((batch, 1), jnp.int32)
-        logits_BxV, cache = forward(token_B[:, None], ones_Bx1, cache)
-        return (logits_BxV, ended_B, cache), token_B
+        tokens_BxN = tokens_BxN.at[:, number].set(token_B)
+        logits_BxV, cache = caches.read_token(transformer, params, token_B, cache)
+        return number + 1, tokens_BxN, ended_B | (token_B == eos), logits_BxV, cache
 
-    cache = empty_cache(transformer.config, batch, width + new_tokens)
-    logits_BxV, cache = forward(prompts_BxP, real_BxP, cache)
-    start = logits_BxV, jnp.zeros(batch, bool), cache
-    _, tokens_NxB = jax.lax.scan(step, start, jnp.arange(new_tokens))
-    return tokens_NxB.T
+    logits_BxV, cache = caches.read_prompts(
+        transformer, params, prompts_BxP, lengths_B, new_tokens, prompt, start
+    )
+    tokens_BxN = jnp.full((batch, new_tokens), eos, jnp.int32)
+    now = jnp.int32(0), tokens_BxN, jnp.zeros(batch, bool), logits_BxV, cache
+    going = lambda now: (now[0] < new_tokens) & ~jnp.all(now[2])  # noqa: E731
+    return jax.lax.while_loop(going, step, now)[1]
 
 
 def restrict(logits_BxV, top_k, top_p):
@@ -107,42 +92,91 @@ def restrict(logits_BxV, top_k, top_p):
 
 def continue_texts(
     transformer, params, tokens, prompts, key, *, new_tokens, temperature=0.0, top_k=0, top_p=1.0,
-    prompt='causal',
+    beams=1, length_penalty=1.0, early_stopping=False, prompt='causal',
 ):  # fmt: skip
-    """Continues texts.
+    """Continues texts, or answers them where an encoder reads them.
 
     Args:
-        transformer, params: of a decoder.
+        transformer, params: with a decoder.
         tokens: Tokenizer.
         prompts: list of str; an empty one begins a new document.
         key: of the random choices.
-        new_tokens, temperature, top_k, top_p, prompt: see generate.
+        new_tokens, temperature, top_k, top_p: see generate.
+        beams: above 1: beam search, without random choices.
+        length_penalty, early_stopping: see beam_search.
+        prompt: see cache.read_prompts.
 
     Returns:
-        List of str: what follows each prompt, up to the end of the document.
+        List of str: what the decoder makes of each prompt, up to the end of the document.
 
     Raises:
         UserError: prompt and new tokens are more than the model has positions.
     """
     vocabulary = tokens.vocabulary
-    ids = [tokens.encode(p) if p else np.array([vocabulary.eos]) for p in prompts]
+    ids = [prompt_ids(tokens, text, prompt) for text in prompts]
     width = max(map(len, ids))
-    config = transformer.config
-    if config.positions == 'learned' and width + new_tokens > config.max_positions:
-        raise UserError(
-            f'{width} tokens of prompt and {new_tokens} new ones are more than the '
-            f"model's {config.max_positions} positions: shorten the prompt or make fewer"
+    check_room(transformer.config, width, new_tokens, prompt)
+    padded_BxP = np.full((len(ids), width), vocabulary.pad, np.int32)
+    for row, own in zip(padded_BxP, ids):
+        row[slice(0, len(own)) if prompt == 'encoder' else slice(width - len(own), width)] = own
+    read = transformer, params, padded_BxP, np.array([len(p) for p in ids])
+    settings = {
+        'new_tokens': new_tokens, 'vocabulary_size': vocabulary.size, 'eos': vocabulary.eos,
+        # What the decoder reads first in training: see objectives/encodings.py lay_out.
+        'prompt': prompt, 'start': vocabulary.pad,
+    }  # fmt: skip
+    if beams > 1:
+        made_BxN, _ = beam_search(
+            *read, beams=beams, length_penalty=length_penalty, early_stopping=early_stopping,
+            **settings,
+        )  # fmt: skip
+    else:
+        made_BxN = generate(
+            *read, key, temperature=temperature, top_k=top_k, top_p=top_p, **settings
         )
-    padded = np.full((len(ids), width), vocabulary.pad, np.int32)
-    for row, own in zip(padded, ids):
-        row[width - len(own) :] = own
-    made_BxN = generate(
-        transformer, params, padded, np.array([len(p) for p in ids]), key,
-        new_tokens=new_tokens, vocabulary_size=vocabulary.size, eos=vocabulary.eos,
-        temperature=temperature, top_k=top_k, top_p=top_p, prompt=prompt,
-    )  # fmt: skip
     texts = []
     for row in np.asarray(made_BxN):
         ends = np.flatnonzero(row == vocabulary.eos)
         texts.append(tokens.decode(row[: ends[0]] if len(ends) else row))
     return texts
+
+
+def prompt_ids(tokens, text, prompt):
+    """The ids of a prompt as the model reads it.
+
+    Args:
+        tokens: Tokenizer. text: str, in which names of special ids stand for these.
+        prompt: 'encoder': its eos ends the text; else the tokenizer's bos, where it has one,
+            begins it, and an empty text is that alone, or the eos of the document before it.
+    """
+    vocabulary = tokens.vocabulary
+    ids = tokens.encode(text, specials=True).tolist() if text else []
+    if prompt == 'encoder':
+        return [*ids, vocabulary.eos]
+    if vocabulary.bos is not None:
+        return [vocabulary.bos, *ids]
+    return ids or [vocabulary.eos]
+
+
+def check_room(config, width, new_tokens, prompt):
+    """Refuses more tokens than a model with learned positions has positions for.
+
+    Raises:
+        UserError: as said.
+    """
+    if config.positions != 'learned':
+        return
+    most = config.max_positions
+    if prompt != 'encoder' and width + new_tokens > most:
+        raise UserError(
+            f'{width} tokens of prompt and {new_tokens} new ones are more than the '
+            f"model's {most} positions: shorten the prompt or make fewer"
+        )
+    if width > most:
+        raise UserError(
+            f"{width} tokens of prompt are more than the model's {most} positions: shorten it"
+        )
+    if new_tokens > most:
+        raise UserError(
+            f"{new_tokens} new tokens are more than the model's {most} positions: make fewer"
+        )

@@ -17,20 +17,6 @@ from pretrain.model.masks import attention_mask
 from pretrain.model.positions import RelativeBias
 
 
-class Cache(NamedTuple):
-    """Keys and values of the tokens decoded so far, for all layers of the decoder.
-
-    keys_NxBxSxGxK, values_NxBxSxGxK: S places, filled up to `index`.
-    segments_BxS: 0 where there is no token (left padding, places not reached yet).
-    index: int32 scalar, the place of the next token.
-    """
-
-    keys_NxBxSxGxK: jax.Array
-    values_NxBxSxGxK: jax.Array
-    segments_BxS: jax.Array
-    index: jax.Array
-
-
 class Sight(NamedTuple):
     """Arguments of the mask builder that all layers of a stack share."""
 
@@ -56,12 +42,14 @@ class PerLayer(NamedTuple):
     """What each layer is given on its own: the values of the scan; None: nothing to tell apart.
 
     window: see attention_mask. theta: of rotary positions. normed: its attention has a norm first.
+    cache, context: keys and values of earlier tokens and of what the encoder made, when decoding.
     """
 
     window: jax.Array | None
     theta: jax.Array | None
     normed: jax.Array | None
     cache: tuple[jax.Array, jax.Array] | None
+    context: tuple[jax.Array, jax.Array] | None
 
 
 class Block(nn.Module):
@@ -75,7 +63,10 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x_BxTxD, per_layer, shared):
-        """The signature of a scan: (carry, the layer's own, shared) -> (carry, new cache)."""
+        """The signature of a scan: (carry, the layer's own, shared) -> (carry, what is kept).
+
+        Kept while decoding: (the new cache, the context's keys and values if they were made here).
+        """
         config = self.config
         residual_stddev = None
         if config.residual_scale:
@@ -92,7 +83,8 @@ class Block(nn.Module):
                 y_BxTxD = jnp.where(normed, y_BxTxD, x_BxTxD)
             return x_BxTxD + dropout(sublayer(y_BxTxD))
 
-        sight, cache = shared.sight, None
+        sight, caches = shared.sight, per_layer.cache is not None
+        cache = context = None
         plain = self.causal and per_layer.window is None and per_layer.cache is None
         plain &= sight.prefix_B is None and sight.query_segments_BxT is None
         mask = None
@@ -109,7 +101,7 @@ class Block(nn.Module):
 
         def attention(x_BxTxD):
             nonlocal cache
-            y_BxTxD, cache = Attention(
+            y_BxTxD, kept = Attention(
                 config, residual_stddev, self.deterministic, name='attention'
             )(
                 x_BxTxD,
@@ -121,18 +113,27 @@ class Block(nn.Module):
                 cache=per_layer.cache,
                 index=shared.index,
             )
+            cache = kept if caches else None
             return y_BxTxD
 
         def cross_attention(x_BxTxD):
-            return Attention(config, residual_stddev, self.deterministic, name='cross_attention')(
-                x_BxTxD, context_BxSxD=shared.context_BxSxD, mask=shared.context_mask
-            )[0]
+            nonlocal context
+            y_BxTxD, kept = Attention(
+                config, residual_stddev, self.deterministic, name='cross_attention'
+            )(
+                x_BxTxD,
+                context_BxSxD=shared.context_BxSxD,
+                context=per_layer.context,
+                mask=shared.context_mask,
+            )
+            context = kept if caches and per_layer.context is None else None
+            return y_BxTxD
 
         x_BxTxD = add(x_BxTxD, 'attention', attention, per_layer.normed)
         if self.cross:
             x_BxTxD = add(x_BxTxD, 'cross_attention', cross_attention)
         feed_forward = FeedForward(config, residual_stddev, self.deterministic, name='feedforward')
-        return add(x_BxTxD, 'feedforward', feed_forward), cache
+        return add(x_BxTxD, 'feedforward', feed_forward), (cache, context)
 
 
 class Stack(nn.Module):
@@ -144,8 +145,16 @@ class Stack(nn.Module):
     cross: bool
 
     @nn.compact
-    def __call__(self, x_BxTxD, shared, caches, deterministic):
-        """x_BxTxD -> (hidden_BxTxD, new caches or None)."""
+    def __call__(self, x_BxTxD, shared, deterministic, cache=None, context=None):
+        """Runs the layers.
+
+        Args:
+            x_BxTxD, shared, deterministic: see Block.
+            cache, context: see PerLayer; stacked along the layers.
+
+        Returns:
+            (hidden_BxTxD, what the layers keep: see Block).
+        """
         config, sight = self.config, shared.sight
         if config.positions == 'relative':
             bias = RelativeBias(
@@ -159,7 +168,8 @@ class Stack(nn.Module):
             window=jnp.array(config.windows(self.layers), jnp.int32) if local else None,
             theta=jnp.array(config.thetas(self.layers), jnp.float32) if thetas else None,
             normed=None if config.first_norm else jnp.arange(self.layers) > 0,
-            cache=caches,
+            cache=cache,
+            context=context,
         )
 
         block = Block
@@ -178,9 +188,9 @@ class Stack(nn.Module):
             unroll=self.layers if config.unroll else 1,
         )
         layers = scanned(config, self.layers, self.causal, self.cross, deterministic, name='layers')
-        x_BxTxD, caches = layers(x_BxTxD, per_layer, shared)
+        x_BxTxD, kept = layers(x_BxTxD, per_layer, shared)
         if config.final_norm:
             x_BxTxD = Norm(config, name='final_norm')(x_BxTxD)
         if config.dropout_final:
             x_BxTxD = Dropout(config, deterministic)(x_BxTxD)
-        return x_BxTxD, caches
+        return x_BxTxD, kept

@@ -6,23 +6,23 @@ another head.
 """
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from objectives import contract
 from pretrain.errors import UserError
+from pretrain.model.cache import Cache, Context
 from pretrain.model.config import TransformerConfig
 from pretrain.model.heads import Scores, VocabularyHead
 from pretrain.model.layers import Dense, Norm, Table
 from pretrain.model.masks import attention_mask
-from pretrain.model.stack import Cache, Shared, Sight, Stack
+from pretrain.model.stack import Shared, Sight, Stack
 
 
 class Transformer(nn.Module):
     """A transformer of the given config. Methods, with `apply(..., method=...)`:
 
     hidden(inputs, decoder_inputs): the hidden states to predict from;
-    step(inputs, cache): the same for new tokens of a decoder, with the cache of earlier ones;
+    step(inputs, cache): the same for new tokens of the decoder, with the cache of earlier ones;
     logits(hidden), and where the config has such a head, pool(hidden), classify(hidden),
     score(hidden), project(hidden).
     """
@@ -50,9 +50,10 @@ class Transformer(nn.Module):
             self.embedding_projection = Dense(config, config.width, biases=True)
         if config.token_head:
             self.head = VocabularyHead(config)
-        if config.classes:
-            # Apart from the classifier, which another task replaces while it keeps the pooler.
+        if config.pooler or config.classes:
             self.pooler = Dense(config, config.width)
+        if config.classes:
+            # Apart from the pooler, which another task keeps while it replaces the classifier.
             self.classifier = Dense(config, config.classes, biases=True)
         if config.token_scores:
             self.scores = Scores(config)
@@ -66,6 +67,8 @@ class Transformer(nn.Module):
         """Touches every parameter; used to make them. Logits, or hidden states without a head."""
         config = self.config
         hidden_BxLxD = self.hidden(inputs, decoder_inputs)
+        if config.pooler:
+            self.pool(hidden_BxLxD)
         if config.classes:
             self.classify(hidden_BxLxD)
         if config.token_scores:
@@ -103,33 +106,54 @@ class Transformer(nn.Module):
         context = encoded_BxSxD, context_mask
         return self._run(self.decoder, decoder_inputs, deterministic, context)
 
-    def step(self, inputs, cache):
-        """Hidden states of the next tokens of a decoder that stands alone.
+    def step(self, inputs, cache, encoder_inputs=None):
+        """Hidden states of the next tokens of the decoder.
 
         Args:
-            inputs: contract.Inputs of T new tokens, with positions and segments (0: padding).
+            inputs: contract.Inputs of T new tokens; positions None: they count on from the real
+                tokens in the cache; segments None: no padding among them.
             cache: Cache.
+            encoder_inputs: contract.Inputs of the encoder, at the first step of an
+                encoder-decoder; later its keys and values are in the cache.
 
         Returns:
             (hidden_BxTxD, the Cache with the new tokens in it).
         """
-        new = inputs.tokens_BxL.shape[1]
-        segments_BxS = jax.lax.dynamic_update_slice(
-            cache.segments_BxS, inputs.segments_BxL, (0, cache.index)
-        )
+        segments_BxT = inputs.segments_BxL
+        if segments_BxT is None:
+            segments_BxT = jnp.ones_like(inputs.tokens_BxL)
+        new = segments_BxT.shape[1]
+        positions_BxT = inputs.positions_BxL
+        if positions_BxT is None:
+            before_Bx1 = jnp.sum(cache.segments_BxS, axis=1, keepdims=True)
+            positions_BxT = jnp.maximum(before_Bx1 + jnp.cumsum(segments_BxT, axis=1) - 1, 0)
+        segments_BxS = cache.with_segments(segments_BxT)
         sight = Sight(
             queries_T=cache.index + jnp.arange(new),
             keys_S=jnp.arange(segments_BxS.shape[1]),
             prefix_B=inputs.prefix_B,
             # Segment 1 for all: what a padded query sees is of no account.
-            query_segments_BxT=jnp.ones_like(inputs.segments_BxL),
+            query_segments_BxT=jnp.ones_like(segments_BxT),
             key_segments_BxS=segments_BxS,
         )
-        x_BxTxD = self._embed(inputs, inputs.positions_BxL, deterministic=True)
-        shared = Shared(sight, inputs.positions_BxL, None, cache.index, None, None)
+        encoded_BxCxD, context, context_layers = None, cache.context, None
+        if encoder_inputs is not None:
+            encoded_BxCxD = self._run(self.encoder, encoder_inputs, deterministic=True)
+            mask_Bx1x1xC = None
+            if encoder_inputs.segments_BxL is not None:
+                mask_Bx1x1xC = (encoder_inputs.segments_BxL != 0)[:, None, None]
+            context = Context(None, None, mask_Bx1x1xC)
+        elif context is not None:
+            context_layers = context.keys_NxBxCxGxK, context.values_NxBxCxGxK
+        shared = Shared(
+            sight, positions_BxT, None, cache.index, encoded_BxCxD, context and context.mask_Bx1x1xC
+        )
+        x_BxTxD = self._embed(inputs, positions_BxT, deterministic=True)
         layers = cache.keys_NxBxSxGxK, cache.values_NxBxSxGxK
-        hidden_BxTxD, (keys, values) = self.decoder(x_BxTxD, shared, layers, True)
-        return hidden_BxTxD, Cache(keys, values, segments_BxS, cache.index + new)
+        hidden_BxTxD, (layers, made) = self.decoder(x_BxTxD, shared, True, layers, context_layers)
+        if made is not None:
+            context = Context(*made, context.mask_Bx1x1xC)
+        return hidden_BxTxD, Cache(*layers, segments_BxS, cache.index + new, context)
 
     def logits(self, hidden):
         """hidden_...xD -> logits_...xV, float32."""
@@ -163,7 +187,7 @@ class Transformer(nn.Module):
         sight = Sight(places_L, places_L, inputs.prefix_B, segments_BxL, segments_BxL)
         x_BxLxD = self._embed(inputs, positions_BxL, deterministic)
         shared = Shared(sight, positions_BxL, None, None, *context)
-        return stack(x_BxLxD, shared, None, deterministic)[0]
+        return stack(x_BxLxD, shared, deterministic)[0]
 
     def _embed(self, inputs, positions_BxL, deterministic):
         config = self.config
@@ -210,10 +234,3 @@ def bind(transformer, params):
         score=head('score') if config.token_scores else None,
         project=head('project') if config.projection_width else None,
     )
-
-
-def empty_cache(config, batch, length):
-    """A Cache of `length` places for `batch` rows of a decoder with the given config."""
-    shape = config.decoder_layers, batch, length, config.key_heads, config.k
-    zeros = jnp.zeros(shape, config.dtype)
-    return Cache(zeros, zeros, jnp.zeros((batch, length), jnp.int32), jnp.zeros((), jnp.int32))

@@ -44,6 +44,13 @@ def test_any_text_is_scored_whole_with_the_runs_tokenizer(call, trained, text_fo
     assert 0 < scores['bits_per_byte'] < 8
 
 
+def test_a_given_tokenizer_that_is_gone_is_not_asked_for(call, trained, tmp_path):
+    """The run's folder holds it."""
+    workdir, _ = trained
+    gone = f'--config.data.tokenizer={tmp_path / "gone.model"}'
+    assert 'loss' in read(call, f'--checkpoint={workdir}', gone)
+
+
 def test_what_is_wrong_is_said_in_one_line(call_many, trained, tmp_path):
     workdir, _ = trained
     run = f'--checkpoint={workdir}'

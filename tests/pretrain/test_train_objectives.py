@@ -155,10 +155,10 @@ def test_a_student_stands_without_its_teacher(student, bert, call, call_many, tm
     assert '--config=configs/bert.py:tiny' in err
 
 
-def test_texts_are_continued_by_models_that_learned_it(bert, call_many):
+def test_texts_are_continued_by_models_that_learned_it_and_others_fill_masks(bert, call_many):
     ((code, _, err),) = call_many('generate', [[f'--checkpoint={bert[0]}', '--prompt=x']])
     assert code == 2
-    assert "trained on 'next_sentence', which does not teach to continue texts" in err
+    assert "the prompt 'x' has no mask: write [MASK]" in err
 
 
 def test_mistakes_are_found_before_the_text_is_read(call, small, tmp_path):

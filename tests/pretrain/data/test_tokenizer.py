@@ -118,9 +118,7 @@ def test_what_begins_a_word(small):
     starts = small.vocabulary.word_start_V
     ids = small.encode('The city\nof')
     text = [small.decode([i]) for i in ids]
-    assert [t for t, i in zip(text, ids) if starts[i]] == [
-        t for t in text if t[:1] in (' ', '\n')
-    ]
+    assert [t for t, i in zip(text, ids) if starts[i]] == [t for t in text if t[:1] in (' ', '\n')]
     assert any(t == '\n' for t in text)
     assert not starts[:9].any()
     assert not starts[330:].any()
@@ -131,7 +129,7 @@ def test_punctuation_is_that_of_berts_tokenizer(small):
     alone = [small.decode([i]).strip() for i in small.encode('lies, « belle ». 山 1') if marks[i]]
     assert alone == [',', '«', '».'] or alone == [',', '«', '»', '.']
     assert not marks[:9].any()
-    splits = [c for c in map(chr, range(33, 0x3000)) if tokenizer._is_punctuation(c)]
+    splits = [c for c in map(chr, range(33, 0x3000)) if tokenizer.is_punctuation(c)]
     assert {'$', '+', '<', '^', '`', '|', '~', '-', '«', '—', '…'} <= set(splits)
     assert not any(c.isalnum() or c.isspace() for c in splits)
     assert not {'€', '°', '×'} & set(splits)  # symbols beyond ASCII are none, as in BERT
@@ -142,9 +140,7 @@ def test_frequencies_are_those_of_a_unigram_model(small):
     learned = np.flatnonzero(v.bytes_V > 0)[256:]
     # A unigram model's pieces share the whole probability; bytes and special ids have none of it.
     assert np.exp(v.log_frequency_V[learned]).sum() == pytest.approx(1, abs=0.02)
-    common, rare = (
-        v.log_frequency_V[small.encode(text)[0]] for text in (' number', '\u5c71')
-    )
+    common, rare = (v.log_frequency_V[small.encode(text)[0]] for text in (' number', '\u5c71'))
     assert common > rare
     assert v.log_frequency_V.min() == v.log_frequency_V[0] == v.log_frequency_V[-1]
 
@@ -161,3 +157,46 @@ def test_a_bpe_model_knows_no_frequencies():
         minloglevel=2, pad_id=0, eos_id=1, unk_id=2, bos_id=-1,
     )  # fmt: skip
     assert tokenizer.Tokenizer(model.getvalue()).vocabulary.log_frequency_V is None
+
+
+def test_names_of_special_tokens_in_a_prompt(small):
+    v = small.vocabulary
+    encode = lambda text: small.encode(text, specials=True).tolist()  # noqa: E731
+    plain = lambda text: small.encode(text).tolist()  # noqa: E731
+    # A sentinel and [MASK] take the space before them: the piece that they replace had it.
+    assert encode('The  <extra_id_0> city') == [*plain('The'), v.sentinels[0], *plain(' city')]
+    assert encode('The [MASK] city') == [*plain('The'), v.mask, *plain(' city')]
+    assert encode('a </s>[CLS] b') == [*plain('a '), v.eos, v.cls, *plain(' b')]
+    assert encode('<extra_id_99><extra_id_9>') == [v.sentinels[99], v.sentinels[9]]
+    assert encode('[R]<pad><unk>') == [v.modes['R'], v.pad, v.unk]
+    for text in [*HARD[:5], 'The city', '<extra_id_100> [MASK ] </S> <0x41>']:
+        assert encode(text) == plain(text)
+
+
+def test_a_model_with_a_space_before_every_text(tmp_path):
+    """As T5's: behind a sentinel the text begins anew, and its space is the model's own."""
+    import io
+
+    import sentencepiece
+
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(TEXT), model_writer=model, vocab_size=120, model_type='unigram',
+        minloglevel=2, pad_id=0, eos_id=1, unk_id=2, bos_id=-1,
+    )  # fmt: skip
+    tokens = tokenizer.Tokenizer(model.getvalue())
+    v = tokens.vocabulary
+    parts = [tokens.encode(text).tolist() for text in ('The', 'city is', 'small')]
+    ids = tokens.encode('The <extra_id_0> city is\n<extra_id_1>small</s>', specials=True)
+    a, b = v.sentinels[:2]
+    assert ids.tolist() == [*parts[0], a, *parts[1], b, *parts[2], v.eos]
+    assert v.bos is None
+
+
+def test_a_folder_is_loaded_by_the_tokenizer_in_it(small, tmp_path):
+    assert tokenizer.find(tmp_path) is None
+    with pytest.raises(UserError, match=r'tokenizer\.model or tokenizer\.json'):
+        tokenizer.load(tmp_path)
+    (tmp_path / small.file).write_bytes(small.model)
+    assert tokenizer.find(tmp_path) == tmp_path / 'tokenizer.model'
+    assert tokenizer.load(tmp_path).digest == small.digest

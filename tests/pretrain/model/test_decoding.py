@@ -1,4 +1,6 @@
+import dataclasses
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -6,6 +8,7 @@ import numpy as np
 import pytest
 
 from objectives import contract
+from pretrain.errors import UserError
 from pretrain.model import decoding
 from pretrain.model.config import TransformerConfig
 from pretrain.model.transformer import Transformer, bind, init
@@ -123,3 +126,98 @@ def test_no_limit_is_no_limit_and_ties_do_not_widen_one():
     np.testing.assert_array_equal(decoding.restrict(logits, 0, 1.0), logits)
     tied = decoding.restrict(jnp.array([[1.0, 1.0, 1.0, 0.0]]), 1, 1.0)[0]
     np.testing.assert_array_equal(np.flatnonzero(np.isfinite(tied)), [0])
+
+
+class Tokens:
+    """A stand-in for a tokenizer: letters, and the names of three special ids."""
+
+    def __init__(self, bos=None):
+        self.vocabulary = types.SimpleNamespace(size=V, pad=0, eos=1, bos=bos)
+
+    def encode(self, text, specials=False):
+        assert specials, 'names of special ids in a prompt stand for these'
+        return np.array([ord(letter) - ord('a') + 5 for letter in text], np.int64)
+
+    def decode(self, ids):
+        return ''.join(chr(i - 5 + ord('a')) for i in ids)
+
+
+def test_ids_of_prompts():
+    plain, llama = Tokens(), Tokens(bos=2)
+    assert decoding.prompt_ids(plain, 'ab', 'causal') == [5, 6]
+    assert decoding.prompt_ids(plain, '', 'prefix') == [1]
+    assert decoding.prompt_ids(llama, 'ab', 'causal') == [2, 5, 6]
+    assert decoding.prompt_ids(llama, '', 'causal') == [2]
+    assert decoding.prompt_ids(llama, 'ab', 'encoder') == [5, 6, 1]
+    assert decoding.prompt_ids(llama, '', 'encoder') == [1]
+
+
+@pytest.fixture(scope='module')
+def encoder_decoder():
+    config = TransformerConfig(
+        V + 4, encoder_layers=1, decoder_layers=1, width=32, heads=4, max_positions=8, stddev=0.5,
+    )  # fmt: skip
+    module = Transformer(config)
+    return module, init(module, jax.random.key(2))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def answer(module, params, inputs, decoder_inputs):
+    model = bind(module, params)
+    return model.logits(model.hidden(contract.Batch(inputs, decoder_inputs, None, None)))
+
+
+def test_texts_behind_an_encoder(encoder_decoder):
+    """Prompts of different length; the decoder begins with pad and its text ends before the eos."""
+    prompts = ['abc', 'f', 'xyzuvw']
+    made = decoding.continue_texts(
+        *encoder_decoder, Tokens(), prompts, jax.random.key(0), new_tokens=8, prompt='encoder'
+    )
+    ended = 0
+    for prompt, text in zip(prompts, made):
+        ids = jnp.array([[*Tokens().encode(prompt, specials=True), 1]])
+        read = [0]
+        while len(read) <= 8:
+            padded = jnp.array([read + [0] * (8 - len(read))])
+            logits = answer(*encoder_decoder, contract.Inputs(ids), contract.Inputs(padded))
+            read.append(int(logits[0, len(read) - 1, :V].argmax()))
+            if read[-1] == 1:
+                ended += 1
+                read.pop()
+                break
+        assert text == Tokens().decode(read[1:])
+    assert 0 < ended < 3, 'rows of both kinds'
+
+
+def test_beams_are_passed_on(encoder_decoder):
+    settings = {'new_tokens': 5, 'prompt': 'encoder', 'beams': 2, 'early_stopping': True}
+    made = decoding.continue_texts(
+        *encoder_decoder, Tokens(), ['abc'], jax.random.key(0), length_penalty=0.0, **settings
+    )
+    ids = np.array([[5, 6, 7, 1]], np.int32)
+    row, _ = decoding.beam_search(
+        *encoder_decoder, ids, np.array([4]), new_tokens=5, vocabulary_size=V, eos=1, beams=2,
+        length_penalty=0.0, early_stopping=True, prompt='encoder', start=0,
+    )  # fmt: skip
+    row = row[0].tolist()
+    assert made == [Tokens().decode(row[: row.index(1)] if 1 in row else row)]
+
+
+@pytest.mark.parametrize(
+    ('width', 'new', 'prompt', 'says'),
+    [
+        (5, 4, 'causal', 'are more than'),
+        (9, 2, 'encoder', '9 tokens of prompt are more than'),
+        (2, 9, 'encoder', '9 new tokens are more than'),
+        (8, 8, 'encoder', None),
+        (4, 4, 'prefix', None),
+    ],
+)
+def test_room(encoder_decoder, width, new, prompt, says):
+    config = encoder_decoder[0].config
+    decoding.check_room(dataclasses.replace(config, positions='rotary'), width, new, prompt)
+    if says is None:
+        decoding.check_room(config, width, new, prompt)
+    else:
+        with pytest.raises(UserError, match=says):
+            decoding.check_room(config, width, new, prompt)

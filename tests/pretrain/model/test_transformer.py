@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from objectives import contract
-from pretrain.model import transformer
 from pretrain.model.config import TransformerConfig
 from pretrain.model.transformer import Transformer, bind, init
 
@@ -315,8 +314,3 @@ def test_fields_are_the_recipes_fields():
     fields = {f.name: f.default for f in dataclasses.fields(TransformerConfig)}
     assert fields.pop('vocabulary') is dataclasses.MISSING
     assert fields == {name: value for name, value in MODEL.items() if name != 'vocabulary'}
-
-
-def test_empty_cache_is_sized_by_groups():
-    cache = transformer.empty_cache(TransformerConfig(**MODERN), 2, 5)
-    assert cache.keys_NxBxSxGxK.shape == (3, 2, 5, 2, 8)

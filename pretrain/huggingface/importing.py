@@ -1,0 +1,90 @@
+"""From a folder in the Hugging Face layout to a run's folder."""
+
+import os
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from pretrain import assembly, train_step
+from pretrain.errors import UserError
+from pretrain.huggingface import recipe, run, tokenizer_files
+from pretrain.huggingface.reading import read_model
+
+
+def import_run(source, workdir, generator='', tokenizer='', length=0, progress=lambda names: names):
+    """Makes a run's folder of a checkpoint.
+
+    Args:
+        source: folder in the Hugging Face layout. workdir: the run's folder to make.
+        generator: folder of ELECTRA's generator, where `source` is its discriminator: both
+            together make a run that trains on.
+        tokenizer: file or folder of the tokenizer; '': it lies in `source`.
+        length: of the objective's rows; 0: what the model was made for.
+        progress: wraps names of tensors as they are read (tqdm).
+
+    Returns:
+        {model name: reading.Model} of what was read, for the report.
+
+    Raises:
+        UserError: something is missing, damaged or not supported; no folder is left then.
+    """
+    with run.new_folder(workdir) as unfinished:
+        model = read_model(source, progress)
+        tokens = tokenizer_files.read(tokenizer or source, model.raw)
+        models = {'model': model}
+        if generator:
+            models = {'discriminator': model, 'generator': read_model(generator, progress)}
+            _check_parts(source, generator, models)
+        config = recipe.make(
+            model.raw, model.config, workdir, tokens.file, length,
+            models['generator'].config if generator else None,
+        )  # fmt: skip
+        learner = assembly.make_learner(config, tokens.vocabulary, frozen=False)
+        params = {name: part.params for name, part in models.items()}
+        for name, (owner, shared) in learner.objective.shared.items():
+            _drop_shared(generator, params, name, owner, shared)
+        _check_tree(params, jax.eval_shape(lambda: train_step.draw_params(learner)))
+        run.write(unfinished, config, tokens, params)
+    return models
+
+
+def _check_parts(source, generator, models):
+    discriminator, other = models['discriminator'].config, models['generator'].config
+    if not discriminator.token_scores:
+        raise UserError(f'{source!r} is no discriminator of an ELECTRA: its head is not there')
+    if not other.token_head or other.token_scores:
+        raise UserError(f'--generator={generator!r} is no generator of an ELECTRA')
+
+
+def _drop_shared(folder, params, name, owner, shared):
+    """Takes away what one part has from the other, and proves that it was the same."""
+    for part in shared:
+        if part not in params[name]:
+            continue
+        same = jax.tree.map(np.array_equal, params[name].pop(part), params[owner][part])
+        if not all(jax.tree.leaves(same)):
+            raise UserError(
+                f'--generator={folder!r}: its {part} is not that of the discriminator, and they '
+                'share it: give two parts of one ELECTRA'
+            )
+
+
+def _check_tree(params, wanted):
+    """The config that was made must make the very tree that was read."""
+    shapes = jax.tree.map(np.shape, params)
+    if shapes != jax.tree.map(np.shape, wanted):
+        raise AssertionError(f'the recipe makes other parameters than were read: {shapes}')
+
+
+def summary(models, workdir):
+    """What was read, as text: a line a model, and one for each tensor that was left out."""
+    lines = []
+    for name, model in models.items():
+        count = sum(x.size for x in jax.tree.leaves(model.params))
+        lines.append(
+            f'{name}: {model.family.model_type}, {model.used} tensors, {count:,} parameters'
+        )
+        lines += [f'  left out {tensor}: {why}' for tensor, why in model.left_out.items()]
+    lines.append(f'wrote {os.fspath(Path(workdir))}')
+    return '\n'.join(lines)

@@ -1,0 +1,163 @@
+"""Tensors by name from the files of a Hugging Face folder, one at a time, and back into one.
+
+Headers are read at once, so that names and shapes are known before any tensor is; no file is ever
+held in memory.
+"""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import ml_dtypes  # noqa: F401 (numpy then knows bfloat16)
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from pretrain.errors import UserError
+
+SAFETENSORS, PICKLED = 'model.safetensors', 'pytorch_model.bin'
+# As safetensors names them. Quantised weights are none of them.
+DTYPES = ('F64', 'F32', 'F16', 'BF16')
+
+
+class Stored(NamedTuple):
+    """Where a tensor lies. reader: of its file. shape: tuple of ints."""
+
+    reader: object
+    shape: tuple[int, ...]
+
+
+class Weights:
+    """The tensors of a folder.
+
+    names: {name: shape}. `read(name)` reads one tensor. pickled: from pytorch_model.bin.
+    """
+
+    def __init__(self, folder):
+        """Opens the files and reads their headers.
+
+        Args:
+            folder: holds model.safetensors, or its shards and their index, or pytorch_model.bin.
+
+        Raises:
+            UserError: there are none, a shard is missing, a file is damaged.
+        """
+        folder = Path(folder)
+        files, listed, self.pickled = _files(folder)
+        self._stored = {}
+        for path in files:
+            reader = _Pickled(path) if self.pickled else _Safetensors(path)
+            for name, shape in reader.shapes().items():
+                self._stored[name] = Stored(reader, shape)
+        lost = sorted(set(listed) - set(self._stored))
+        if lost:
+            raise UserError(
+                f'{str(folder / listed[lost[0]])!r} lacks the tensor {lost[0]!r} that the index '
+                'lists in it: fetch it again'
+            )
+        self.names = {name: stored.shape for name, stored in self._stored.items()}
+
+    def read(self, name):
+        """The tensor of that name, a float32 numpy array of its own."""
+        return self._stored[name].reader.read(name)
+
+
+def _files(folder):
+    """(paths of the files, {tensor: file} of an index, whether they are pickled)."""
+    for name, pickled in ((SAFETENSORS, False), (PICKLED, True)):
+        if (folder / name).is_file():
+            return [folder / name], {}, pickled
+        index = folder / f'{name}.index.json'
+        if not index.is_file():
+            continue
+        try:
+            listed = json.loads(index.read_text())['weight_map']
+            names = sorted(set(listed.values()))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise UserError(f'{str(index)!r} is no index of shards: fetch it again') from None
+        missing = [shard for shard in names if not (folder / shard).is_file()]
+        if missing:
+            raise UserError(
+                f'{str(folder)!r} lacks the shard {missing[0]!r} ({len(names) - len(missing)} of '
+                f'{len(names)} are there): fetch it'
+            )
+        return [folder / shard for shard in names], listed, pickled
+    raise UserError(
+        f'{str(folder)!r} holds no weights: neither {SAFETENSORS} nor {PICKLED}, nor an index of '
+        'shards of one'
+    )
+
+
+class _Safetensors:
+    """A safetensors file."""
+
+    def __init__(self, path):
+        self.path = path
+        try:
+            self.file = safetensors.safe_open(path, framework='numpy')
+        except (safetensors.SafetensorError, OSError) as error:
+            raise UserError(
+                f'{str(path)!r} is no whole safetensors file ({error}): fetch it again'
+            ) from None
+
+    def shapes(self):
+        shapes = {}
+        for name in self.file.keys():  # noqa: SIM118 (no mapping)
+            part = self.file.get_slice(name)
+            if part.get_dtype() not in DTYPES:
+                # Counters and masks, which are left out by name, come in whole numbers.
+                if not part.get_dtype().startswith(('I', 'U', 'BOOL')):
+                    raise UserError(
+                        f'{str(self.path)!r}: the tensor {name!r} is of type {part.get_dtype()}, '
+                        f'not one of {", ".join(DTYPES)}: convert unquantised weights'
+                    )
+            shapes[name] = tuple(part.get_shape())
+        return shapes
+
+    def read(self, name):
+        return np.asarray(self.file.get_tensor(name), np.float32)
+
+
+class _Pickled:
+    """A file that torch.save wrote; its tensors are mapped into memory where its form allows."""
+
+    def __init__(self, path):
+        try:
+            import torch
+        except ImportError:
+            raise UserError(
+                f'reading {str(path)!r} needs torch: pip install -e .[peers], or give a folder '
+                f'with {SAFETENSORS}'
+            ) from None
+        self.path = path
+        try:
+            try:
+                self.tensors = torch.load(path, 'cpu', weights_only=True, mmap=True)
+            except RuntimeError as error:
+                if 'mmap' not in str(error):
+                    raise
+                self.tensors = torch.load(path, 'cpu', weights_only=True)  # the form before 1.6
+        except Exception as error:  # pickles fail in many ways
+            reason = str(error).partition('\n')[0]
+            raise UserError(
+                f'{str(path)!r} cannot be read as weights alone ({reason}): fetch it again, or '
+                f'a folder with {SAFETENSORS}'
+            ) from None
+        if not isinstance(self.tensors, dict):
+            raise UserError(f'{str(path)!r} holds no tensors by name')
+
+    def shapes(self):
+        return {name: tuple(tensor.shape) for name, tensor in self.tensors.items()}
+
+    def read(self, name):
+        return self.tensors[name].detach().float().numpy().copy()
+
+
+def write(path, tensors):
+    """Writes a safetensors file as transformers does.
+
+    Args:
+        path: of the file.
+        tensors: {name: contiguous float32 numpy array}; they are written from where they lie.
+    """
+    safetensors.numpy.save_file(tensors, path, metadata={'format': 'pt'})
