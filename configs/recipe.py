@@ -74,7 +74,7 @@ def recipe():
     config.data = data = ConfigDict()
     data.source = 'wikipedia:excerpt'  # wikipedia:PATH, text:PATH, jsonl:PATH
     data.text_field = 'text'  # of JSON lines
-    data.tokenizer = ''  # a SentencePiece model; '' trains one on the text
+    data.tokenizer = ''  # a SentencePiece model or a tokenizer.json; '' trains one on the text
     data.vocabulary_size = 8192  # pieces of the one that is trained
     data.tokenizer_megabytes = 10.0  # of text that it is trained on
     data.validation_fraction = 0.05  # of the documents, chosen by a hash of their text

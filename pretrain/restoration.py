@@ -177,6 +177,11 @@ def read_arrays(folder: Path, item: str, abstract, same_dtype: bool):
     Raises:
       UserError: names or shapes differ from the saved ones.
     """
+    if not (folder / item).is_dir():
+        raise UserError(
+            f'{str(folder)!r} holds no {item}, only weights to start from: give another --workdir, '
+            f'and --config.init_from={folder.parent.parent}'
+        )
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     abstract = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(

@@ -26,7 +26,7 @@ from pretrain.data.documents import open_source
 from pretrain.data.sentences import sentence_starts
 from pretrain.errors import UserError
 
-FORMAT = 1  # of the folder; a change of what is written in it must change this number
+FORMAT = 2  # of the folder; a change of what is written in it must change this number
 MEGABYTE = 10**6
 
 

@@ -127,16 +127,40 @@ class Tokenizer:
         """
         text = encodable(text)
         if not specials:
-            return np.asarray(self._pieces.encode(text), np.int64)
+            return np.asarray(self._ids(text), np.int64)
         ids, rest, takes_behind = [], '', False
         for part in self._names.split(text):
             if part in self.specials:
                 i, takes_before, takes_behind = self.specials[part]
-                ids += [*self._pieces.encode(rest.rstrip(SPACES) if takes_before else rest), i]
+                ids += [*self._ids(rest.rstrip(SPACES) if takes_before else rest), i]
                 rest = ''
             else:
                 rest = part.lstrip(SPACES) if takes_behind else part
-        return np.asarray(ids + self._pieces.encode(rest), np.int64)
+        return np.asarray(ids + self._ids(rest), np.int64)
+
+    @functools.cached_property
+    def _line_end(self):
+        """The id of the piece that ends a line, where no other holds one; else None."""
+        sp = self._pieces
+        ids = sp.encode('\n')
+        if len(ids) != 1 or not sp.is_byte(ids[0]):
+            return None
+        learned = (i for i in range(sp.get_piece_size()) if not sp.is_byte(i))
+        return None if any('\n' in sp.id_to_piece(i) for i in learned) else ids[0]
+
+    def _ids(self, text):
+        """Text -> list of ids, line by line where lines cannot touch each other.
+
+        SentencePiece adds up the scores of a whole text in float32. In a long document that decides
+        near ties one way or the other, and tokenizers that read what we export, in float64, differ.
+        """
+        if self._line_end is None or '\n' not in text:
+            return self._pieces.encode(text)
+        ids = []
+        for line in self._pieces.encode(text.split('\n')):
+            ids += line
+            ids.append(self._line_end)
+        return ids[:-1]
 
     def encode_with_starts(self, text, starts):
         """Tokenises text whole and says at which tokens given places of it begin.
@@ -150,7 +174,7 @@ class Tokenizer:
             starts that fall into the same token are one.
         """
         text = encodable(text)
-        ids = np.asarray(self._pieces.encode(text), np.int64)
+        ids = np.asarray(self._ids(text), np.int64)
         ends = np.cumsum(self.vocabulary.bytes_V[ids])
         places = np.asarray(starts, np.int64)
         encoded = text.encode()

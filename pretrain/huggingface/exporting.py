@@ -52,7 +52,8 @@ def export_run(source, folder, step=None, progress=lambda names: names):
             read = functools.partial(_read, source, step, name, learner.objective.shared.get(name))
             tensors, others = named_tensors(kind, module.config, head, read, progress)
             weights.write(into / weights.SAFETENSORS, tensors)
-            tokenizer_files.write(tokens, into, _stacks(module.config), length)
+            types = module.config.segment_types > 0
+            tokenizer_files.write(tokens, into, _stacks(module.config), length, types)
             (into / 'README.md').write_text(card.text(config, raw, head, source, step))
             count = sum(x.size for x in tensors.values())
             lines.append(

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from pretrain import assembly, train_step
+from pretrain.data import tokenizer as tokenizers
 from pretrain.errors import UserError
 from pretrain.huggingface import recipe, run, tokenizer_files
 from pretrain.huggingface.reading import read_model
@@ -31,7 +32,7 @@ def import_run(source, workdir, generator='', tokenizer='', length=0, progress=l
     """
     with run.new_folder(workdir) as unfinished:
         model = read_model(source, progress)
-        tokens = tokenizer_files.read(tokenizer or source, model.raw)
+        tokens = _read_tokenizer(tokenizer or source, model.raw)
         models = {'model': model}
         if generator:
             models = {'discriminator': model, 'generator': read_model(generator, progress)}
@@ -40,13 +41,28 @@ def import_run(source, workdir, generator='', tokenizer='', length=0, progress=l
             model.raw, model.config, workdir, tokens.file, length,
             models['generator'].config if generator else None,
         )  # fmt: skip
-        learner = assembly.make_learner(config, tokens.vocabulary, frozen=False)
+        try:
+            learner = assembly.make_learner(config, tokens.vocabulary, frozen=False)
+        except UserError as error:  # the model's own fields were checked when they were read
+            reason = str(error).partition(': data.tokenizer')[0]
+            raise UserError(
+                f'{str(source)!r} and the tokenizer in {str(tokenizer or source)!r} do not go '
+                f'together: {reason}: give the one that belongs to it with --tokenizer=FILE'
+            ) from None
         params = {name: part.params for name, part in models.items()}
         for name, (owner, shared) in learner.objective.shared.items():
             _drop_shared(generator, params, name, owner, shared)
         _check_tree(params, jax.eval_shape(lambda: train_step.draw_params(learner)))
         run.write(unfinished, config, tokens, params)
     return models
+
+
+def _read_tokenizer(path, raw):
+    """The tokenizer of a folder in the Hugging Face layout, of a run's, or of one file."""
+    folder = Path(path)
+    if folder.is_file() or (folder / 'tokenizer.model').is_file():
+        return tokenizers.load(folder)
+    return tokenizer_files.read(folder, raw)
 
 
 def _check_parts(source, generator, models):

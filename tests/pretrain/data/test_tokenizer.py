@@ -2,6 +2,7 @@ import random
 
 import numpy as np
 import pytest
+import sentencepiece
 
 from pretrain.data import tokenizer
 from pretrain.errors import UserError
@@ -49,6 +50,15 @@ HARD = [
     '[CLS] [MASK] </s> <pad> <unk> <0x41> <extra_id_0> [R]', '\U0001f469\u200d\U0001f680',
     '日本語のテキスト', 'x' * 5000, '\r\n', '\ufeff', '\u00a0\u3000',
 ]  # fmt: skip
+
+
+def test_lines_are_encoded_apart_as_they_would_be_together(small):
+    """In a text too short for float32 to decide near ties, the library says the same of it whole."""
+    whole = sentencepiece.SentencePieceProcessor(model_proto=small.model)
+    for text in [*HARD, 'a\n', '\n', '\n\n a \n\n', *TEXT[:5]]:
+        assert small.encode(text).tolist() == whole.encode(text)
+        ids, _ = small.encode_with_starts(text, [0])
+        assert ids.tolist() == whole.encode(text)
 
 
 def test_any_text_comes_back_and_makes_no_special_ids(small):

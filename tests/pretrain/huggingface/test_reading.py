@@ -1,0 +1,158 @@
+"""Every tensor is accounted for: used, left out for a reason, or an error that names it."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from pretrain.errors import UserError
+from pretrain.huggingface.reading import read_model
+
+FIXTURES = Path(__file__).parent / 'fixtures'
+
+
+def changed(folder, name, config=(), tensors=()):
+    """A copy of a fixture with keys of config.json and tensors changed; None removes one."""
+    copy = folder / 'changed'
+    shutil.copytree(FIXTURES / name, copy, dirs_exist_ok=True)
+    raw = json.loads((copy / 'config.json').read_text()) | dict(config)
+    raw = {key: value for key, value in raw.items() if (key, value) != ('model_type', None)}
+    (copy / 'config.json').write_text(json.dumps(raw))
+    arrays = safetensors.numpy.load_file(copy / 'model.safetensors') | dict(tensors)
+    arrays = {key: value for key, value in arrays.items() if value is not None}
+    safetensors.numpy.save_file(arrays, copy / 'model.safetensors')
+    return copy
+
+
+def stored(name):
+    return safetensors.numpy.load_file(FIXTURES / name / 'model.safetensors')
+
+
+def zeros(*shape):
+    return np.zeros(shape, np.float32)
+
+
+WORDS = 'bert.embeddings.word_embeddings.weight'
+
+
+@pytest.mark.parametrize(
+    ('name', 'tensors', 'reason'),
+    [
+        ('gpt2', {'transformer.h.0.attn.bias': zeros(1, 1, 4, 4)}, 'mask'),
+        ('gpt2', {'transformer.h.1.attn.masked_bias': zeros(1)}, 'mask'),
+        ('bert', {'bert.embeddings.position_ids': np.arange(20)[None]}, 'counted'),
+        ('bert', {'classifier.weight': zeros(5, 16)}, 'fine-tuned'),
+        ('bert', {'cls.predictions.decoder.weight': stored('bert')[WORDS]}, f'a copy of {WORDS}'),
+        ('t5', {'encoder.embed_tokens.weight': stored('t5')['shared.weight']}, 'a copy of shared'),
+        (
+            't5',
+            {'decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight': zeros(32, 2)},
+            'no layer reads',
+        ),
+        ('llama', {'model.layers.0.self_attn.rotary_emb.inv_freq': zeros(2)}, 'computed'),
+    ],
+)
+def test_what_is_left_out_is_said(tmp_path, name, tensors, reason):
+    plain = read_model(FIXTURES / name)
+    model = read_model(changed(tmp_path, name, tensors=tensors))
+    assert not plain.left_out
+    assert model.used == plain.used
+    assert list(model.left_out) == list(tensors)
+    assert reason in model.left_out[next(iter(tensors))]
+
+
+def fails(folder, *says):
+    with pytest.raises(UserError) as caught:
+        read_model(folder)
+    assert '\n' not in str(caught.value)
+    for part in says:
+        assert part in str(caught.value), caught.value
+
+
+def test_an_unknown_tensor_is_an_error(tmp_path):
+    folder = changed(tmp_path, 'gpt2', tensors={'transformer.h.0.moe.router.weight': zeros(4, 16)})
+    fails(folder, "'transformer.h.0.moe.router.weight' (4, 16)", 'has no place in a gpt2')
+
+
+def test_a_layer_more_than_config_json_says_is_an_error(tmp_path):
+    fails(changed(tmp_path, 'bert', {'num_hidden_layers': 1}), 'bert.encoder.layer.1.')
+
+
+def test_a_missing_tensor_is_named(tmp_path):
+    name = 'model.layers.1.mlp.up_proj.weight'
+    fails(changed(tmp_path, 'llama', tensors={name: None}), f"lacks the tensor '{name}' (24, 16)")
+
+
+def test_other_shapes_are_both_named(tmp_path):
+    folder = changed(tmp_path, 'bert', {'type_vocab_size': 3})
+    fails(folder, "'bert.embeddings.token_type_embeddings.weight' is (2, 16)", 'be (3, 16)')
+
+
+def test_a_copy_that_differs_is_an_error(tmp_path):
+    folder = changed(tmp_path, 'gpt2', tensors={'lm_head.weight': zeros(61, 16)})
+    fails(folder, "'lm_head.weight' differs from 'transformer.wte.weight'")
+
+
+def test_a_copy_stands_for_a_missing_tensor(tmp_path):
+    """Old files of T5 hold the table as the encoder's alone."""
+    table = stored('t5')['shared.weight']
+    folder = changed(
+        tmp_path, 't5', tensors={'shared.weight': None, 'encoder.embed_tokens.weight': table}
+    )
+    model = read_model(folder)
+    np.testing.assert_array_equal(model.params['token_embedding']['table'], table)
+
+
+def test_names_without_the_prefix_and_of_old_norms_are_read(tmp_path):
+    """As the base class saves them, and as BERT's first conversions named their norms."""
+    old = {}
+    for name, array in stored('bert_masked_lm').items():
+        new = name.removeprefix('bert.')
+        if 'LayerNorm' in new:
+            new = new.replace('.weight', '.gamma').replace('.bias', '.beta')
+        old |= {name: None, new: array}
+    model = read_model(changed(tmp_path, 'bert_masked_lm', tensors=old))
+    plain = read_model(FIXTURES / 'bert_masked_lm')
+    np.testing.assert_array_equal(
+        model.params['embedding_norm']['scale'], plain.params['embedding_norm']['scale']
+    )
+    assert model.used == plain.used
+
+
+def test_a_config_without_a_model_type_is_told_by_the_names(tmp_path):
+    folder = changed(tmp_path, 'bert', {'model_type': None})
+    assert read_model(folder).family.model_type == 'bert'
+    fails(changed(tmp_path, 't5', {'model_type': None}), 'has no model_type')
+
+
+@pytest.mark.parametrize(
+    ('name', 'config', 'says'),
+    [
+        ('gpt2', {'model_type': 'mamba'}, "'mamba', which is not supported: gpt2, bert,"),
+        ('gpt2', {'activation_function': 'mish'}, "activation_function='mish'"),
+        ('gpt2', {'scale_attn_by_inverse_layer_idx': True}, 'scale_attn_by_inverse_layer_idx=True'),
+        ('bert', {'position_embedding_type': 'relative_key'}, "'relative_key'"),
+        ('bert', {'is_decoder': True}, 'is_decoder=True'),
+        ('bert', {'hidden_size': 15}, 'width=15'),
+        ('bert', {'hidden_size': 'large'}, 'config.json'),
+        ('bert', {'type_vocab_size': 0}, 'type_vocab_size=0'),
+        ('t5', {'feed_forward_proj': 'gated-relu6'}, "'gated-relu6'"),
+        ('llama', {'rope_parameters': {'rope_type': 'yarn', 'factor': 4.0}}, "'yarn'"),
+        ('llama', {'attention_bias': True}, 'attention_bias=True'),
+        ('qwen3', {'use_sliding_window': True}, 'use_sliding_window=True'),
+        ('electra_generator', {'hidden_act': 'gelu_new'}, 'exact GELU'),
+        ('llama', {'hidden_size': None}, "lacks 'hidden_size'"),
+    ],
+)
+def test_what_would_be_computed_otherwise_is_refused(tmp_path, name, config, says):
+    fails(changed(tmp_path, name, config), says)
+
+
+def test_a_folder_that_is_none(tmp_path):
+    fails(tmp_path / 'no', 'there is no folder')
+    fails(tmp_path, 'holds no config.json')
+    (tmp_path / 'config.json').write_text('{')
+    fails(tmp_path, 'holds no JSON object')
