@@ -1,4 +1,4 @@
-"""Published checkpoints here and in transformers: hidden states, logits of all heads, greedy tokens.
+"""Published checkpoints here and in transformers: hidden states, logits, greedy tokens.
 
     pip install -e .[peers]
     python -m benchmarks.real_checkpoints --data_dir=DIR --download

@@ -56,8 +56,8 @@ def main():
         torch.manual_seed(0)
         curves[name] = train(name, arguments.steps, arguments.cache)
     print(
-        '| model | parameters | peak rate | first loss | last loss | largest difference | at step | '
-        'PyTorch against itself, moved |'
+        '| model | parameters | peak rate | first loss | last loss | largest difference | at step '
+        '| PyTorch against itself, moved |'
     )
     print('|---|---|---|---|---|---|---|---|')
     for name, curve in curves.items():

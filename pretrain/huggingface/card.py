@@ -1,4 +1,4 @@
-"""The model card (README.md) of an exported run: what it is, how it was trained, how well it does."""
+"""The model card (README.md) of an exported run: what it is, how it was made, how good it is."""
 
 import json
 from pathlib import Path
@@ -41,8 +41,8 @@ def text(config, raw, head, source, step):
         f'# {head.name} trained on {config.objective.name}',
         '',
         f'Step {step:,} of {config.steps:,}, {config.batch_size} windows a step, text from '
-        f'`{config.data.source}`, optimizer {config.optimizer.name}, seed {config.seed}. Written by '
-        'Pretraining objectives (JAX, Flax).',
+        f'`{config.data.source}`, optimizer {config.optimizer.name}, seed {config.seed}. Written '
+        'by Pretraining objectives (JAX, Flax).',
         '',
         '```python',
         f'from transformers import {auto}, AutoTokenizer',

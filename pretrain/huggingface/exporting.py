@@ -37,8 +37,7 @@ def export_run(source, folder, step=None, progress=lambda names: names):
     learner = assembly.make_learner(config, tokens.vocabulary, frozen=False)
     first = 'electra' if 'discriminator' in learner.transformers else config.get('model_type', '')
     found = {
-        name: families.find(module.config, first)
-        for name, module in learner.transformers.items()
+        name: families.find(module.config, first) for name, module in learner.transformers.items()
     }
     lines = []
     with run.new_folder(folder) as unfinished:

@@ -246,9 +246,9 @@ def _head(family, fields):
         reasons.append(f'model.{differing[0]}={fields[differing[0]]!r}')
     # A pooler that no class has beside the other heads is nothing that the model needs.
     for head in family.heads:
-        if head.fields.get('pooler') is False and fields['pooler'] and not fields['classes']:
-            if all(fields[f] == value for f, value in head.fields.items() if f != 'pooler'):
-                return head, ['pooler']
+        rest = {f: value for f, value in head.fields.items() if f != 'pooler'}
+        if head.fields.get('pooler') is False and all(fields[f] == rest[f] for f in rest):
+            return head, ['pooler']
     raise Unfit(f'no class with these heads ({reasons[0]})')
 
 

@@ -89,6 +89,7 @@ def read_model(folder, progress=lambda names: names):
     _take_copies_for_missing(family, wanted, stored)
     left_out = _left_out(folder, family, wanted, stored, weights)
     _check_shapes(folder, wanted, stored, weights)
+    _check_copies(folder, family, left_out, stored, weights)
 
     leaves = {}
     for name in progress(list(wanted)):
@@ -96,15 +97,8 @@ def read_model(folder, progress=lambda names: names):
         array = weights.read(stored[name])
         _put(leaves, config, tensor, array.T if tensor.turned else array)
     params = traverse_util.unflatten_dict(leaves, sep='/')
-    for name, reason in left_out.items():
-        original = _copied(family, name)
-        if original in stored and name in stored and reason.startswith('a copy'):
-            if not np.array_equal(weights.read(stored[name]), weights.read(stored[original])):
-                raise UserError(
-                    f'{str(folder)!r}: {name!r} differs from {original!r}, whose copy config.json '
-                    'says it is (tie_word_embeddings): mend config.json'
-                )
-    return Model(raw | {'model_type': family.model_type}, family, config, params, len(wanted), left_out, weights.pickled)
+    raw = raw | {'model_type': family.model_type}
+    return Model(raw, family, config, params, len(wanted), left_out, weights.pickled)
 
 
 def _family(folder, raw, names):
@@ -167,6 +161,18 @@ def _check_shapes(folder, wanted, stored, weights):
             raise UserError(
                 f'{str(folder)!r}: {stored[name]!r} is {shape}, and by config.json it should be '
                 f'{tensor.shape}'
+            )
+
+
+def _check_copies(folder, family, left_out, stored, weights):
+    for name in left_out:
+        original = _copied(family, name)
+        if original is None:
+            continue
+        if not np.array_equal(weights.read(stored[name]), weights.read(stored[original])):
+            raise UserError(
+                f'{str(folder)!r}: {name!r} differs from {original!r}, whose copy config.json '
+                'says it is (tie_word_embeddings): mend config.json'
             )
 
 

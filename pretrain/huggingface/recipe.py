@@ -38,7 +38,8 @@ def make(raw, fields, workdir, tokenizer_file, length=0, generator=None):
     elif fields.decoder_layers:
         config.objective = objectives.causal_lm(length)
     else:
-        config.objective = objectives.next_sentence(length) if pairs else objectives.masked_lm(length)
+        section = objectives.next_sentence if pairs else objectives.masked_lm
+        config.objective = section(length)
     if fields.encoder_layers:
         config.data.separator = False
     if pairs:

@@ -10,6 +10,7 @@ from pretrain.huggingface.family import ACTIVATIONS, Family, Head, Key, Unfit, f
 _MODULES, _GATED = {'token_embedding': 'shared', 'head/logits': 'lm_head'}, {}
 for _stack, _last in (('encoder', 1), ('decoder', 2)):
     _block, _layers = f'{_stack}.block.{{}}.layer', f'{_stack}/layers'
+    _first = f'{_stack}.block.0.layer.0'
     _attentions = [(f'{_block}.0.SelfAttention', 'attention')]
     if _stack == 'decoder':
         _attentions.append((f'{_block}.1.EncDecAttention', 'cross_attention'))
@@ -27,7 +28,7 @@ for _stack, _last in (('encoder', 1), ('decoder', 2)):
         f'{_layers}/feedforward_norm': f'{_block}.{_last}.layer_norm',
         f'{_layers}/feedforward/up': f'{_dense}.wi',
         f'{_layers}/feedforward/down': f'{_dense}.wo',
-        f'{_stack}/relative_bias': f'{_stack}.block.0.layer.0.SelfAttention.relative_attention_bias',
+        f'{_stack}/relative_bias': f'{_first}.SelfAttention.relative_attention_bias',
         f'{_stack}/final_norm': f'{_stack}.final_layer_norm',
     }
 

@@ -16,8 +16,8 @@ import safetensors.numpy
 from pretrain.errors import UserError
 
 SAFETENSORS, PICKLED = 'model.safetensors', 'pytorch_model.bin'
-# As safetensors names them. Quantised weights are none of them.
-DTYPES = ('F64', 'F32', 'F16', 'BF16')
+# As safetensors names them; counters and masks, which are left out by name, are whole numbers.
+DTYPES = ('F64', 'F32', 'F16', 'BF16', 'I', 'U', 'BOOL')
 
 
 class Stored(NamedTuple):
@@ -104,13 +104,11 @@ class _Safetensors:
         shapes = {}
         for name in self.file.keys():  # noqa: SIM118 (no mapping)
             part = self.file.get_slice(name)
-            if part.get_dtype() not in DTYPES:
-                # Counters and masks, which are left out by name, come in whole numbers.
-                if not part.get_dtype().startswith(('I', 'U', 'BOOL')):
-                    raise UserError(
-                        f'{str(self.path)!r}: the tensor {name!r} is of type {part.get_dtype()}, '
-                        f'not one of {", ".join(DTYPES)}: convert unquantised weights'
-                    )
+            if not part.get_dtype().startswith(DTYPES):
+                raise UserError(
+                    f'{str(self.path)!r}: the tensor {name!r} is of type {part.get_dtype()}: '
+                    'convert weights that are not quantised'
+                )
             shapes[name] = tuple(part.get_shape())
         return shapes
 

@@ -112,9 +112,7 @@ def test_what_is_wrong_is_said_in_one_line_and_nothing_is_left(
     made.mkdir()
     (tmp_path / 'full').mkdir()
     (tmp_path / 'full' / 'notes.txt').write_text('mine')
-    other = damaged(
-        checkpoint, copies, 'config.json', lambda b: b.replace(b'"gpt2"', b'"mamba"')
-    )
+    other = damaged(checkpoint, copies, 'config.json', lambda b: b.replace(b'"gpt2"', b'"mamba"'))
     short = damaged(checkpoint, copies, 'model.safetensors', lambda b: b[:2000])
     bare = damaged(checkpoint, copies, 'config.json', None)
     mute = damaged(checkpoint, copies, 'tokenizer.json', None)

@@ -53,7 +53,7 @@ HARD = [
 
 
 def test_lines_are_encoded_apart_as_they_would_be_together(small):
-    """In a text too short for float32 to decide near ties, the library says the same of it whole."""
+    """Where a text is too short for near ties, the library says the same of it whole."""
     whole = sentencepiece.SentencePieceProcessor(model_proto=small.model)
     for text in [*HARD, 'a\n', '\n', '\n\n a \n\n', *TEXT[:5]]:
         assert small.encode(text).tolist() == whole.encode(text)

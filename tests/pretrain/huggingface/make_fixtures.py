@@ -29,7 +29,8 @@ def models():
         'intermediate_size': 24, 'max_position_embeddings': LENGTH, 'layer_norm_eps': 1e-3,
     }  # fmt: skip
     t5 = {
-        'vocab_size': V, 'd_model': D, 'd_kv': 6, 'd_ff': 24, 'num_layers': 2, 'num_heads': 2, 'decoder_start_token_id': 0,
+        'vocab_size': V, 'd_model': D, 'd_kv': 6, 'd_ff': 24, 'num_layers': 2,
+        'num_heads': 2, 'decoder_start_token_id': 0,
     }  # fmt: skip
     llama = {
         'vocab_size': V, 'hidden_size': D, 'intermediate_size': 24, 'num_hidden_layers': 2,
@@ -71,8 +72,9 @@ def models():
                 parameter += 0.5 * torch.randn(parameter.shape, generator=generator)
         model.eval()
     # The parts of an ELECTRA share their tables and the norm of their sum.
-    parts = (made[f'electra_{name}'][0].electra.embeddings for name in ('generator', 'discriminator'))
-    next(parts).load_state_dict(next(parts).state_dict())
+    generator, discriminator = (made[f'electra_{n}'][0] for n in ('generator', 'discriminator'))
+    tables = discriminator.electra.embeddings.state_dict()
+    generator.electra.embeddings.load_state_dict(tables)
     return made
 
 
@@ -131,7 +133,8 @@ def expected(model, kind):
             free = generate(1, None).numpy()
             ends = [t for t in free.T.ravel() if 0 < (free == t).any(axis=1).sum() < len(free)]
             eos = int(ends[len(ends) // 2])
-            found |= {'eos': torch.tensor(eos), 'greedy': generate(1, eos), 'beams': generate(3, eos)}
+            found |= {'greedy': generate(1, eos), 'beams': generate(3, eos)}
+            found['eos'] = torch.tensor(eos)
     found = {name: value.numpy() for name, value in found.items()}
     return given | {f'expected_{name}': value for name, value in found.items()}
 

@@ -39,7 +39,8 @@ def batch(given):
         optional('token_type_ids'),
     )  # fmt: skip
     decoder = optional('decoder_input_ids')
-    return contract.Batch(inputs, contract.Inputs(decoder) if decoder is not None else None, None, None)
+    decoder = None if decoder is None else contract.Inputs(decoder)
+    return contract.Batch(inputs, decoder, None, None)
 
 
 @pytest.mark.parametrize('name', NAMES)

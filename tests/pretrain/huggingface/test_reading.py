@@ -35,6 +35,7 @@ def zeros(*shape):
     return np.zeros(shape, np.float32)
 
 
+CROSS = 'decoder.block.0.layer.1.EncDecAttention'
 WORDS = 'bert.embeddings.word_embeddings.weight'
 
 
@@ -49,7 +50,7 @@ WORDS = 'bert.embeddings.word_embeddings.weight'
         ('t5', {'encoder.embed_tokens.weight': stored('t5')['shared.weight']}, 'a copy of shared'),
         (
             't5',
-            {'decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight': zeros(32, 2)},
+            {f'{CROSS}.relative_attention_bias.weight': zeros(32, 2)},
             'no layer reads',
         ),
         ('llama', {'model.layers.0.self_attn.rotary_emb.inv_freq': zeros(2)}, 'computed'),

@@ -18,9 +18,7 @@ TENSORS = {
 def shards(folder):
     """TENSORS in two files and their index."""
     safetensors.numpy.save_file({'a': TENSORS['a']}, folder / 'one.safetensors')
-    safetensors.numpy.save_file(
-        {name: TENSORS[name] for name in 'bc'}, folder / 'two.safetensors'
-    )
+    safetensors.numpy.save_file({name: TENSORS[name] for name in 'bc'}, folder / 'two.safetensors')
     listed = {'a': 'one.safetensors', 'b': 'two.safetensors', 'c': 'two.safetensors'}
     index = folder / 'model.safetensors.index.json'
     index.write_text(json.dumps({'weight_map': listed}))
