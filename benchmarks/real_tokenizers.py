@@ -1,10 +1,10 @@
 """Ids of real tokenizers, ours against transformers', on real and on hard text.
 
-    python -m benchmarks.real_tokenizers --data_dir=DATA --gpt2_dir=GPT2 --megabytes=4
+    python -m benchmarks.real_tokenizers --data_dir=DATA --gpt2_dir=GPT2 --bert_dir=BERT --megabytes=4
 
 DATA/tokenizers/t5 holds T5's spiece.model and tokenizer.json, DATA/wikipedia the text (JSON lines
-with the field `text`, gzipped), GPT2 the files vocab.json and merges.txt. What is not there is left
-out. A tokenizer of our own is trained on the first part of the text, written in the Hugging Face
+with the field `text`, gzipped), GPT2 the files vocab.json and merges.txt, BERT a vocab.txt. What is
+not there is left out. A tokenizer of our own is trained on the first part of the text, written in the Hugging Face
 layout and loaded again by transformers; so is T5's spiece.model.
 
 Raw text: names of special tokens inside it are text (our encode; theirs with
@@ -18,6 +18,7 @@ import glob
 import gzip
 import json
 import random
+import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -115,6 +116,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--data_dir', required=True)
     parser.add_argument('--gpt2_dir', default='')
+    parser.add_argument('--bert_dir', default='')
     parser.add_argument('--megabytes', type=float, default=4)
     flags = parser.parse_args()
     try:
@@ -145,11 +147,16 @@ def main():
         compare('T5, tokenizer.json', tokenizer_files.read(t5, {}), theirs, apart)
         rebuilt = transformers.T5Tokenizer.from_pretrained(t5)
         compare('T5, tokenizer.json; T5Tokenizer', tokenizer_files.read(t5, {}), rebuilt, apart)
-        pieces = tokenizer.load(t5 / 'spiece.model')
-        compare('T5, spiece.model; its tokenizer.json', pieces, theirs, apart)
         with tempfile.TemporaryDirectory() as folder:
-            tokenizer_files.write(pieces, folder, 'encoder_decoder', 512)
-            compare('T5, spiece.model, written', pieces, load(folder), kinds)
+            shutil.copyfile(t5 / 'spiece.model', Path(folder) / 'spiece.model')
+            tokens = tokenizer_files.read(folder, {})
+            rebuilt = transformers.T5Tokenizer.from_pretrained(folder)
+            compare('T5, spiece.model', tokens, rebuilt, kinds)
+        with tempfile.TemporaryDirectory() as folder:
+            tokenizer_files.write(tokens, folder, 'encoder_decoder', 512)
+            compare('T5, spiece.model, written', tokens, load(folder), kinds)
+        pieces = tokenizer.load(t5 / 'spiece.model')
+        compare("T5, SentencePiece's own ids", pieces, theirs, apart)
     else:
         print(f"T5's files are not in {str(t5)!r}: left out")
     if flags.gpt2_dir and (gpt2 / 'vocab.json').exists() and (gpt2 / 'merges.txt').exists():
@@ -160,6 +167,13 @@ def main():
             compare('GPT-2, written', tokens, load(folder), kinds)
     else:
         print("GPT-2's files are left out: give their folder by --gpt2_dir")
+    if flags.bert_dir and (Path(flags.bert_dir) / 'vocab.txt').exists():
+        with tempfile.TemporaryDirectory() as folder:
+            shutil.copyfile(Path(flags.bert_dir) / 'vocab.txt', Path(folder) / 'vocab.txt')
+            tokens = tokenizer_files.read(folder, {})
+            compare('BERT', tokens, transformers.BertTokenizer.from_pretrained(folder), kinds)
+    else:
+        print("BERT's vocab.txt is left out: give its folder by --bert_dir")
     if wiki:
         tokens = tokenizer.train(wiki[: max(1, len(wiki) // 4)], PIECES)
         with tempfile.TemporaryDirectory() as folder:

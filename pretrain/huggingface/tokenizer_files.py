@@ -18,16 +18,16 @@ MARKED = re.compile(r'[<\[].+[>\]]')  # looks like the name of a special token
 def read(folder, config):
     """The tokenizer of a published checkpoint.
 
-    tokenizer.json comes before spiece.model, though SentencePiece is nine times as fast: T5's real
-    files differ in a few of a million tokens (benchmarks/real_tokenizers.py, and why: unigram.py),
-    and transformers reads tokenizer.json. Only a spiece.model that normalises nothing comes first:
-    it is one of ours.
+    A spiece.model that normalises nothing is one of ours and read as it is. Of another (T5's) we
+    make what transformers makes of it, though SentencePiece itself is six times as fast: they
+    differ in a few of a million tokens (benchmarks/real_tokenizers.py, and why: unigram.py). Who
+    wants SentencePiece's own ids gives --tokenizer=spiece.model.
 
     Args:
         folder: of the checkpoint. config: dict of its config.json.
 
     Returns:
-        FastTokenizer, or tokenizer.Tokenizer for a spiece.model.
+        FastTokenizer, or tokenizer.Tokenizer for a spiece.model of ours.
 
     Raises:
         UserError: there is no tokenizer, or a file is damaged.
@@ -47,7 +47,7 @@ def read(folder, config):
     elif {'vocab.json', 'merges.txt'} <= there:
         source, facts = 'vocab.json', _byte_pairs(folder, there, options)
     elif 'spiece.model' in there:
-        return tokenizer.load(folder / 'spiece.model')
+        return _from_pieces(tokenizer.load(folder / 'spiece.model'))
     else:
         raise UserError(
             f'{str(folder)!r} holds no tokenizer ({ACCEPTED}): give one with --tokenizer=FILE'
@@ -94,10 +94,7 @@ def write(tokens, folder, family, length, types=True):
     if isinstance(tokens, FastTokenizer):
         facts, roles = tokens.library_file, tokens.roles
     else:
-        facts = unigram.convert(tokens)
-        names = {i: name for name, (i, *_) in tokens.specials.items()}
-        ids = {role: getattr(v, role) for role in ROLES}
-        roles = {role: names[i] for role, i in ids.items() if i in names}
+        facts, roles = unigram.convert(tokens), _roles_of_pieces(tokens)
     if facts.get('post_processor') is None:
         facts['post_processor'] = _template(facts, roles, family, v.bos is not None)
     numbers = ['token_type_ids'] if family == 'encoder' and types else []
@@ -115,6 +112,22 @@ def write(tokens, folder, family, length, types=True):
     if not isinstance(tokens, FastTokenizer):
         with write_whole(Path(folder) / 'spiece.model') as file:
             file.write(tokens.model)
+
+
+def _roles_of_pieces(tokens):
+    """{role: name} of a SentencePiece tokenizer."""
+    names = {i: name for name, (i, *_) in tokens.specials.items()}
+    ids = {role: getattr(tokens.vocabulary, role) for role in ROLES}
+    return {role: names[i] for role, i in ids.items() if i in names}
+
+
+def _from_pieces(tokens):
+    """The tokenizer that transformers makes of a spiece.model; one of ours as it is."""
+    if _is_lossless(tokens):
+        return tokens
+    facts, roles = unigram.convert(tokens), _roles_of_pieces(tokens)
+    facts['post_processor'] = _template(facts, roles, 'encoder_decoder', False)
+    return FastTokenizer(with_roles(facts, roles))
 
 
 def _is_lossless(pieces):
