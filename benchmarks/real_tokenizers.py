@@ -1,11 +1,11 @@
 """Ids of real tokenizers, ours against transformers', on real and on hard text.
 
-    python -m benchmarks.real_tokenizers --data_dir=DATA --gpt2_dir=GPT2 --bert_dir=BERT --megabytes=4
+    python -m benchmarks.real_tokenizers --data_dir=DATA --gpt2_dir=GPT2 --bert_dir=BERT
 
 DATA/tokenizers/t5 holds T5's spiece.model and tokenizer.json, DATA/wikipedia the text (JSON lines
-with the field `text`, gzipped), GPT2 the files vocab.json and merges.txt, BERT a vocab.txt. What is
-not there is left out. A tokenizer of our own is trained on the first part of the text, written in the Hugging Face
-layout and loaded again by transformers; so is T5's spiece.model.
+with the field `text`, gzipped), GPT2 the files vocab.json and merges.txt, BERT a vocab.txt. What
+is not there is left out. A tokenizer of our own is trained on the first part of the text, written
+in the Hugging Face layout and loaded again by transformers; so is T5's spiece.model.
 
 Raw text: names of special tokens inside it are text (our encode; theirs with
 split_special_tokens=True). Prompts: they are special tokens (specials=True; theirs as it comes).
