@@ -5,6 +5,9 @@ T5 and Llama.
     python -m pretrain.convert --to_huggingface=DIR --checkpoint=runs/bert
 """
 
+import signal
+import sys
+
 from absl import flags
 from tqdm import tqdm
 
@@ -48,6 +51,8 @@ def main(argv):
         if flag.present:
             raise UserError(f'--{flag.name} does not go with --{way.name}: leave it out')
 
+    # A kill takes the way of an error, which leaves no half-made folder.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     # Here and not above: jax and the tokenizers' libraries take seconds, --help should not.
     if FROM.value:
         from pretrain.huggingface import importing

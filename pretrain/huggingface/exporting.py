@@ -79,7 +79,7 @@ def _stacks(fields):
 
 def _with_tokens(raw, fields, vocabulary, length):
     """config.json with the special ids, and the length where no table of positions says it."""
-    raw = raw | {'pad_token_id': vocabulary.pad, 'torch_dtype': 'float32'}
+    raw = raw | {'pad_token_id': vocabulary.pad, 'dtype': 'float32'}
     if fields.decoder_layers:
         raw |= {'eos_token_id': vocabulary.eos}
         bos = vocabulary.eos if vocabulary.bos is None else vocabulary.bos

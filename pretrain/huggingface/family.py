@@ -66,7 +66,7 @@ class Family(NamedTuple):
     modules: {our module: their module}, or a function of TransformerConfig that says so; '{}'
         stands for the number of a layer; several of ours, parted by a space: a matrix that holds
         their outputs one behind the other.
-    kernels_in_out: their kernels are (in, out), as ours, not (out, in).
+    kernels_in_out: their layers' kernels are (in, out), as ours, not (out, in).
     roots: first parts of names outside the base model.
     left_out: {regular expression found in a name: why the tensor is not read}.
     copies: {regular expression of a name: the tensor it is a copy of}, compared and left out.
@@ -148,7 +148,7 @@ def read_config(family, config, names):
 
     Args:
         family: Family. config: the parsed config.json.
-        names: of its tensors, in full (see tensor_names).
+        names: of its tensors, in full (see full_name).
 
     Raises:
         UserError: a key that is needed is missing, or says what is not supported.
@@ -160,9 +160,8 @@ def read_config(family, config, names):
             value = default(config) if callable(default) else default
         if value is None:
             raise UserError(f'config.json lacks {key!r}')
-        if field == 'activation':
-            value = _activation(key, value)
-        fields[field] = value
+        _check_kind(key, field, value)
+        fields[field] = _activation(key, value) if field == 'activation' else value
     fields = family.read(fields, config, names)
     for key, value in family.required.items():
         if config.get(key, value) not in (value, None):
@@ -196,6 +195,15 @@ def _short(fields):
         'rotary_theta_local': fields['rotary_theta'],
     }
     return fields | {name: 0 for name, value in same.items() if fields[name] == value}
+
+
+def _check_kind(key, field, value):
+    """Refuses a value that is not of the field's type."""
+    kind = {f.name: f.type for f in dataclasses.fields(TransformerConfig)}[field]
+    kinds = {int: (int,), float: (int, float), bool: (bool,)}.get(kind, (str,))
+    if not isinstance(value, kinds) or (isinstance(value, bool) and kind is not bool):
+        named = ' or '.join(k.__name__ for k in kinds)
+        raise UserError(f'config.json says {key}={value!r}, which should be of type {named}')
 
 
 def _activation(key, value):
@@ -271,7 +279,7 @@ def tensors(family, config, head=None):
         if parent not in theirs:
             continue  # what a family has no place for: the caller says so
         name, parts = theirs[parent]
-        turned = leaf == 'kernel' and not family.kernels_in_out
+        turned = leaf == 'kernel' and not (family.kernels_in_out and '/layers/' in path)
         name += '.bias' if leaf == 'bias' else '.weight'
         if (head is None or head.prefixed) and not name.startswith(family.roots):
             name = family.prefix + name

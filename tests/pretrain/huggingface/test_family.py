@@ -80,3 +80,13 @@ def test_a_model_of_no_family_is_refused(fields, says):
         families.find(TransformerConfig(**fields))
     assert 'no Hugging Face family computes this model' in str(caught.value)
     assert says in str(caught.value)
+
+
+def test_gpt2_has_its_kernels_as_ours_and_an_untied_head_as_the_others():
+    config = TransformerConfig(**GPT2, tied=False)
+    found = {t.name: t for t in family.tensors(families.FAMILIES['gpt2'], config)}
+    assert found['lm_head.weight'].turned
+    assert found['lm_head.weight'].shape == (61, 16)
+    assert not found['transformer.h.1.mlp.c_fc.weight'].turned
+    assert found['transformer.h.1.mlp.c_fc.weight'].shape == (16, 64)
+    assert found['transformer.h.1.attn.c_attn.bias'].shape == (48,)
