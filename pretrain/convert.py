@@ -52,7 +52,8 @@ def main(argv):
             raise UserError(f'--{flag.name} does not go with --{way.name}: leave it out')
 
     # A kill takes the way of an error, which leaves no half-made folder.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, frame: sys.exit(128 + number))
     # Here and not above: jax and the tokenizers' libraries take seconds, --help should not.
     if FROM.value:
         from pretrain.huggingface import importing

@@ -99,7 +99,7 @@ BERT = Family(
         r'^cls\.predictions\.decoder\.weight$': f'bert.{_WORDS}',
         r'^cls\.predictions\.decoder\.bias$': 'cls.predictions.bias',
     },
-    find_heads=lambda names: {
+    find_heads=lambda names, fields: {
         'token_head': 'cls.predictions.transform.dense.weight' in names,
         'pooler': 'bert.pooler.dense.weight' in names,
         'classes': 2 if 'cls.seq_relationship.weight' in names else 0,
@@ -122,6 +122,11 @@ DISTILBERT = Family(
         'initializer_range': Key('stddev', 0.02),
     },
     fixed=_encoder(norm_epsilon=1e-12),
+    aliases={
+        'hidden_size': 'dim',
+        'num_attention_heads': 'n_heads',
+        'num_hidden_layers': 'n_layers',
+    },
     required={'tie_word_embeddings': True},
     heads=(
         _heads('DistilBertForMaskedLM', token_head=True),
@@ -147,7 +152,7 @@ DISTILBERT = Family(
     },
     left_out=_COUNTER | {r'^(pre_classifier|classifier|qa_outputs)\.': _TASK},
     copies={r'^vocab_projector\.weight$': f'distilbert.{_WORDS}'},
-    find_heads=lambda names: {'token_head': 'vocab_transform.weight' in names},
+    find_heads=lambda names, fields: {'token_head': 'vocab_transform.weight' in names},
 )
 
 ELECTRA = Family(
@@ -184,7 +189,7 @@ ELECTRA = Family(
     },
     left_out=_COUNTER | {r'^(classifier|qa_outputs)\.': _TASK},
     copies={r'^generator_lm_head\.weight$': f'electra.{_WORDS}'},
-    find_heads=lambda names: {
+    find_heads=lambda names, fields: {
         'token_head': 'generator_predictions.dense.weight' in names,
         'token_scores': 'discriminator_predictions.dense.weight' in names,
     },

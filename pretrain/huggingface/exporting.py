@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from pretrain import assembly, commandline, restoration
+from pretrain.errors import UserError
 from pretrain.huggingface import card, families, family, run, tokenizer_files, weights
 
 
@@ -48,6 +49,9 @@ def export_run(source, folder, step=None, progress=lambda names: names):
             length = _length(config, module.config)
             raw = _with_tokens(raw, module.config, tokens.vocabulary, length)
             (into / 'config.json').write_text(json.dumps(raw, indent=2) + '\n')
+            if module.config.decoder_layers:
+                said = _generation(raw, tokens.vocabulary)
+                (into / 'generation_config.json').write_text(json.dumps(said, indent=2) + '\n')
             read = functools.partial(_read, source, step, name, learner.objective.shared.get(name))
             tensors, others = named_tensors(kind, module.config, head, read, progress)
             weights.write(into / weights.SAFETENSORS, tensors)
@@ -91,6 +95,14 @@ def _with_tokens(raw, fields, vocabulary, length):
     return raw
 
 
+def _generation(raw, vocabulary):
+    """generation_config.json: special ids, and the rows of the table that no piece has."""
+    names = ('bos_token_id', 'eos_token_id', 'pad_token_id', 'decoder_start_token_id')
+    said = {name: raw[name] for name in names if name in raw}
+    unused = list(range(vocabulary.size, raw['vocab_size']))
+    return said | ({'suppress_tokens': unused} if unused else {})
+
+
 def _read(source, step, name, shared, path):
     """A parameter of the model `name`, which may be lent by another."""
     owner, parts = shared or (name, ())
@@ -120,6 +132,11 @@ def named_tensors(kind, config, head, read, progress=lambda groups: groups):
             parts = arrays if tensor.layer is None else [a[tensor.layer] for a in arrays]
             whole = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
             whole = whole.T if tensor.turned else whole
+            if whole.shape != tensor.shape:
+                raise UserError(
+                    f'{tensor.name} would be {whole.shape} and should be {tensor.shape}: the parts '
+                    'of this model do not fit each other'
+                )
             found[tensor.name] = np.array(whole, np.float32, order='C')  # lets the parameter go
     read_paths = {path for paths in by_paths for path in paths}
     others = [path for path in family.parameter_shapes(config) if path not in read_paths]

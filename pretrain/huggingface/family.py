@@ -59,7 +59,9 @@ class Family(NamedTuple):
 
     keys: {key of config.json: Key}.
     fixed: {field: value} for every field that neither a key nor a head decides.
-    required: {key: value} that the computation here stands for; a missing key counts as it.
+    required: {key: value} that the computation here stands for; a missing key, or null, counts as
+        it. tie_word_embeddings is asked of models with a vocabulary's head alone.
+    aliases: {other key that transformers takes for it, and before it: key}.
     heads: Heads, the first that fits is taken; one that leaves fields out has a head of ours
         left out.
     prefix: before the names of the base model ('bert.'), '' for none.
@@ -70,7 +72,7 @@ class Family(NamedTuple):
     roots: first parts of names outside the base model.
     left_out: {regular expression found in a name: why the tensor is not read}.
     copies: {regular expression of a name: the tensor it is a copy of}, compared and left out.
-    find_heads: names -> the fields that say which heads a checkpoint has.
+    find_heads: (names, fields) -> the fields that say which heads a checkpoint has.
     check: TransformerConfig -> why their class computes something else; None: it does not.
     read: (fields, config.json, names) -> fields, where a table does not do.
     write: (config.json, fields) -> config.json, the same the other way.
@@ -82,12 +84,13 @@ class Family(NamedTuple):
     heads: tuple[Head, ...]
     modules: dict[str, str] | Callable
     required: dict = {}  # noqa: RUF012
+    aliases: dict[str, str] = {}  # noqa: RUF012
     prefix: str = ''
     kernels_in_out: bool = False
     roots: tuple[str, ...] = ()
     left_out: dict[str, str] = {}  # noqa: RUF012
     copies: dict[str, str] = {}  # noqa: RUF012
-    find_heads: Callable = lambda names: {'token_head': True}
+    find_heads: Callable = lambda names, fields: {'token_head': True}
     check: Callable = lambda config: None
     read: Callable = lambda fields, config, names: fields
     write: Callable = lambda config, fields: config
@@ -153,22 +156,30 @@ def read_config(family, config, names):
     Raises:
         UserError: a key that is needed is missing, or says what is not supported.
     """
+    config = config | {own: config[key] for key, own in family.aliases.items() if key in config}
     fields = dict(family.fixed)
     for key, (field, default) in family.keys.items():
         value = config.get(key)
         if value is None:
-            value = default(config) if callable(default) else default
+            value = _default(key, default, config)
         if value is None:
             raise UserError(f'config.json lacks {key!r}')
         _check_kind(key, field, value)
         fields[field] = _activation(key, value) if field == 'activation' else value
     fields = family.read(fields, config, names)
-    for key, value in family.required.items():
+    fields |= family.find_heads(names, fields)
+    required = dict(family.required)
+    if not fields['token_head']:
+        required.pop('tie_word_embeddings', None)
+    if fields['decoder_layers']:
+        required['is_causal'] = True
+    for key, value in required.items():
         if config.get(key, value) not in (value, None):
             raise UserError(
                 f'config.json says {key}={config[key]!r}, which is not supported: {value!r} is'
             )
-    fields |= family.find_heads(names)
+    if config.get('quantization_config'):
+        raise UserError('config.json has a quantization_config: convert weights without one')
     try:
         made = TransformerConfig(**fields)
     except TypeError:
@@ -190,11 +201,18 @@ def _short(fields):
     """Fields in full -> with 0 where that means the same, as the defaults have it."""
     same = {
         'kv_heads': fields['heads'],
-        'head_width': fields['width'] // fields['heads'],
+        'head_width': fields['width'] / fields['heads'],
         'embedding_width': fields['width'],
         'rotary_theta_local': fields['rotary_theta'],
     }
     return fields | {name: 0 for name, value in same.items() if fields[name] == value}
+
+
+def _default(key, default, config):
+    try:
+        return default(config) if callable(default) else default
+    except (TypeError, ZeroDivisionError):
+        raise UserError(f'config.json: {key} does not follow from its other numbers') from None
 
 
 def _check_kind(key, field, value):

@@ -13,7 +13,7 @@ GPT2 = Family(
         'n_embd': Key('width', 768),
         'n_layer': Key('decoder_layers', 12),
         'n_head': Key('heads', 12),
-        'n_inner': Key('feedforward_width', lambda config: 4 * config.get('n_embd', 768)),
+        'n_inner': Key('feedforward_width', lambda config: 4 * (config.get('n_embd') or 768)),
         'activation_function': Key('activation', 'gelu_new'),
         'layer_norm_epsilon': Key('norm_epsilon', 1e-5),
         'initializer_range': Key('stddev', 0.02),
@@ -27,6 +27,12 @@ GPT2 = Family(
         'scale_attn_by_inverse_layer_idx': False,
         'reorder_and_upcast_attn': False,
         'add_cross_attention': False,
+    },
+    aliases={
+        'hidden_size': 'n_embd',
+        'max_position_embeddings': 'n_positions',
+        'num_attention_heads': 'n_head',
+        'num_hidden_layers': 'n_layer',
     },
     heads=(
         Head('GPT2LMHeadModel', {'token_head': True}),
@@ -51,6 +57,8 @@ GPT2 = Family(
         r'h\.\d+\.attn\.(bias|masked_bias)$': 'the causal mask, which is computed',
         r'^(score|classifier)\.': 'the head of a fine-tuned task',
     },
+    # A tied head comes with the table, whichever class has saved it.
+    find_heads=lambda names, fields: {'token_head': fields['tied'] or 'lm_head.weight' in names},
     copies={r'lm_head\.weight$': 'transformer.wte.weight'},
     write=lambda config, fields: config | {'embd_pdrop': config['resid_pdrop']},
 )

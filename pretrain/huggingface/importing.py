@@ -10,7 +10,7 @@ from pretrain import assembly, train_step
 from pretrain.data import tokenizer as tokenizers
 from pretrain.errors import UserError
 from pretrain.huggingface import recipe, run, tokenizer_files
-from pretrain.huggingface.reading import read_model
+from pretrain.huggingface.reading import read_model, read_raw
 
 
 def import_run(source, workdir, generator='', tokenizer='', length=0, progress=lambda names: names):
@@ -31,8 +31,10 @@ def import_run(source, workdir, generator='', tokenizer='', length=0, progress=l
         UserError: something is missing, damaged or not supported; no folder is left then.
     """
     with run.new_folder(workdir) as unfinished:
+        raw = read_raw(source)
+        tokens = _read_tokenizer(tokenizer or source, raw)
+        _check_start(source, raw, tokens.vocabulary)
         model = read_model(source, progress)
-        tokens = _read_tokenizer(tokenizer or source, model.raw)
         models = {'model': model}
         if generator:
             models = {'discriminator': model, 'generator': read_model(generator, progress)}
@@ -43,8 +45,10 @@ def import_run(source, workdir, generator='', tokenizer='', length=0, progress=l
         )  # fmt: skip
         try:
             learner = assembly.make_learner(config, tokens.vocabulary, frozen=False)
-        except UserError as error:  # the model's own fields were checked when they were read
-            reason = str(error).partition(': data.tokenizer')[0]
+        except UserError as error:
+            if 'tokenizer' not in str(error):
+                raise
+            reason = str(error).partition(': data.tokenizer')[0].partition(': set it to 0')[0]
             raise UserError(
                 f'{str(source)!r} and the tokenizer in {str(tokenizer or source)!r} do not go '
                 f'together: {reason}: give the one that belongs to it with --tokenizer=FILE'
@@ -63,6 +67,15 @@ def _read_tokenizer(path, raw):
     if folder.is_file() or (folder / 'tokenizer.model').is_file():
         return tokenizers.load(folder)
     return tokenizer_files.read(folder, raw)
+
+
+def _check_start(source, raw, vocabulary):
+    start = raw.get('decoder_start_token_id')
+    if raw.get('model_type') == 't5' and start not in (None, vocabulary.pad):
+        raise UserError(
+            f'{str(source)!r}: its decoder starts with id {start!r} (decoder_start_token_id), and '
+            f'only the pad id, {vocabulary.pad}, is supported'
+        )
 
 
 def _check_parts(source, generator, models):

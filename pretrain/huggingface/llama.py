@@ -7,17 +7,22 @@ _LAYERS = 'decoder/layers/'
 
 
 def _head_width(config):
-    return config.get('hidden_size', 0) // config.get('num_attention_heads', 1)
+    return (config.get('hidden_size') or 0) // (config.get('num_attention_heads') or 1)
 
 
 def _read(fields, config, names):
-    rope = config.get('rope_parameters') or config.get('rope_scaling') or {}
+    # The older name goes before the newer one, and what stands inside before what stands outside.
+    rope = config.get('rope_scaling') or config.get('rope_parameters') or {}
+    if not isinstance(rope, dict) or any(isinstance(value, dict) for value in rope.values()):
+        raise UserError(f'config.json says rope_parameters={rope!r}, which is not supported')
     kind = rope.get('rope_type', rope.get('type', 'default'))
     if kind != 'default':
         raise UserError(
             f"config.json says rope_type={kind!r}, which is not supported: 'default' is"
         )
-    theta = config.get('rope_theta', rope.get('rope_theta', 10000.0))
+    theta = rope.get('rope_theta', config.get('rope_theta', 10000.0))
+    if isinstance(theta, bool) or not isinstance(theta, (int, float)) or theta <= 0:
+        raise UserError(f'config.json says rope_theta={theta!r}, which should be a number above 0')
     biases = config.get('attention_bias', False), config.get('mlp_bias', False)
     if biases[0] != biases[1]:
         raise UserError(
@@ -31,6 +36,12 @@ def _write(config, fields):
     config['rope_parameters'] = {'rope_type': 'default', 'rope_theta': fields['rotary_theta']}
     config['attention_bias'] = config['mlp_bias'] = fields['biases']
     return config
+
+
+def _check(config):
+    if config.width % config.heads:
+        return f'Llama refuses width={config.width} with heads={config.heads}, whatever head_width'
+    return None
 
 
 _KEYS = {
@@ -84,6 +95,8 @@ LLAMA = Family(
         r'^score\.': 'the head of a fine-tuned task',
     },
     copies={r'lm_head\.weight$': 'model.embed_tokens.weight'},
+    find_heads=lambda names, fields: {'token_head': fields['tied'] or 'lm_head.weight' in names},
+    check=_check,
     read=_read,
     write=_write,
 )
@@ -117,6 +130,7 @@ QWEN3 = LLAMA._replace(
         Head('Qwen3Model', {'token_head': False}, prefixed=False),
     ),
     modules=_MODULES | _NORMS,
+    check=lambda config: None,
     read=_read_qwen3,
     write=_write_qwen3,
 )

@@ -46,11 +46,32 @@ def read_json(path):
         value = json.loads(Path(path).read_text())
     except OSError as error:
         raise UserError(f'cannot read {str(path)!r}: {error.strerror}') from None
-    except ValueError:
+    except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
         raise UserError(f'{str(path)!r} holds no JSON object: fetch it again')
     return value
+
+
+def read_raw(folder):
+    """The config.json of a folder, as a dict.
+
+    Raises:
+        UserError: there is no such folder, or its config.json is missing, damaged, or of a
+            model_type that is not supported.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f'there is no folder {str(folder)!r}')
+    if not (folder / 'config.json').is_file():
+        raise UserError(f'{str(folder)!r} holds no config.json: give the folder of a checkpoint')
+    raw = read_json(folder / 'config.json')
+    if raw.get('model_type', next(iter(FAMILIES))) not in list(FAMILIES):
+        raise UserError(
+            f'{str(folder)!r} is of model_type {raw["model_type"]!r}, which is not supported: '
+            f'{", ".join(FAMILIES)} are'
+        )
+    return raw
 
 
 def read_model(folder, progress=lambda names: names):
@@ -67,20 +88,18 @@ def read_model(folder, progress=lambda names: names):
         UserError: no or another architecture; a tensor is unknown, missing or of another shape;
             a file is missing or damaged.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise UserError(f'there is no folder {str(folder)!r}')
-    if not (folder / 'config.json').is_file():
-        raise UserError(f'{str(folder)!r} holds no config.json: give the folder of a checkpoint')
-    raw = read_json(folder / 'config.json')
-    if raw.get('model_type', next(iter(FAMILIES))) not in FAMILIES:
-        raise UserError(
-            f'{str(folder)!r} is of model_type {raw["model_type"]!r}, which is not supported: '
-            f'{", ".join(FAMILIES)} are'
-        )
+    folder, raw = Path(folder), read_raw(folder)
     weights = Weights(folder)
     family = _family(folder, raw, weights.names)
-    stored = {families.full_name(family, name): name for name in weights.names}
+    stored = {}
+    for name in weights.names:
+        full = families.full_name(family, name)
+        if full in stored:
+            raise UserError(
+                f'{str(folder)!r} holds {stored[full]!r} and {name!r}, which are one tensor: '
+                'remove one'
+            )
+        stored[full] = name
     try:
         config = families.read_config(family, raw, stored)
     except UserError as error:
@@ -171,8 +190,8 @@ def _check_copies(folder, family, left_out, stored, weights):
             continue
         if not np.array_equal(weights.read(stored[name]), weights.read(stored[original])):
             raise UserError(
-                f'{str(folder)!r}: {name!r} differs from {original!r}, whose copy config.json '
-                'says it is (tie_word_embeddings): mend config.json'
+                f'{str(folder)!r}: {name!r} differs from {original!r}, and by config.json it is '
+                'a copy of it (tie_word_embeddings)'
             )
 
 

@@ -26,8 +26,9 @@ def make(raw, fields, workdir, tokenizer_file, length=0, generator=None):
     own = dataclasses.asdict(fields)
     config.model.update({name: own[name] for name in config.model})
     made_for = fields.max_positions if fields.positions == 'learned' else 0
-    made_for = made_for or raw.get('max_position_embeddings') or raw.get('n_positions') or LENGTH
-    length = length or min(made_for, 1024)
+    said = raw.get('max_position_embeddings')
+    said = said if isinstance(said, int) and said > 1 else LENGTH
+    length = length or min(made_for or said, 1024)
     pairs = fields.classes == 2
     if generator is not None:
         config.objective = objectives.replaced_token(length)

@@ -4,6 +4,7 @@ The folder holds what a run's folder holds, but for an optimizer: a new run star
 `init_from`. It is made beside its place and takes its name when it is whole.
 """
 
+import atexit
 import contextlib
 import json
 import os
@@ -47,22 +48,31 @@ def new_folder(path):
         UserError: there is something already, or the place cannot be written.
     """
     path = Path(path)
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+    empty = path.is_dir() and not path.is_symlink() and not any(path.iterdir())
+    if path.is_symlink() or (path.exists() and not empty):
         raise UserError(f'{str(path)!r} is there already: give another folder, or remove it')
-    unfinished = path.absolute().parent / f'.{path.absolute().name}.unfinished-{os.getpid()}'
+    parent = path.absolute().parent
+    unfinished = parent / f'.{path.absolute().name}.unfinished-{os.getpid()}'
+    made = [p for p in (parent, *parent.parents) if not p.exists()]
+    # Once more at the very end: threads that still write may bring back what was removed.
+    atexit.register(shutil.rmtree, unfinished, ignore_errors=True)
     try:
         unfinished.mkdir(parents=True)
-    except OSError as error:
-        raise UserError(f'cannot write {str(path)!r}: {error.strerror}') from None
-    try:
         yield unfinished
-        if path.exists():
+        if empty:
             path.rmdir()
         os.rename(unfinished, path)
+        made = []
     except OSError as error:
+        file = str(error.filename or unfinished)
+        if not file.startswith(str(parent)):
+            raise UserError(f'cannot read {file!r}: {error.strerror}') from None
         raise UserError(f'cannot write {str(path)!r}: {error.strerror or error}') from None
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+        for folder in made:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
 
 def write(folder, config, tokens, params):

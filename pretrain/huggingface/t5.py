@@ -35,20 +35,23 @@ for _stack, _last in (('encoder', 1), ('decoder', 2)):
 
 def _read(fields, config, names):
     kind = config.get('feed_forward_proj', 'relu')
-    gate, _, activation = kind.rpartition('-')
+    gate, _, activation = str(kind).rpartition('-')
     # transformers takes 'gated-gelu' for the tanh form.
     activation = 'gelu_new' if kind == 'gated-gelu' else activation
+    # Two keys that follow from it, but go before it where they stand in the file.
+    activation = config.get('dense_act_fn') or activation
+    gated = gate == 'gated' if config.get('is_gated_act') is None else config['is_gated_act']
     if gate not in ('', 'gated') or activation not in ACTIVATIONS:
         raise UserError(
             f"config.json says feed_forward_proj={kind!r}: 'relu' and 'gated-gelu' are supported"
         )
     tied = config.get('tie_word_embeddings') is not False
-    scaled = config.get('scale_decoder_outputs', tied)
+    scaled = bool(config.get('scale_decoder_outputs', tied))
     if not scaled and 'lm_head.weight' in names:  # transformers 5 writes True for T5 1.1, too
         tied = False
     return fields | {
         'activation': ACTIVATIONS[activation],
-        'gated': gate == 'gated',
+        'gated': bool(gated),
         'tied': tied,
         'scale_logits': scaled,
         'dropout_inside': True,
@@ -64,13 +67,20 @@ def _write(config, fields):
         raise Unfit(f'model.tied={fields["tied"]} and scale_logits={fields["scale_logits"]}')
     kind = next(name for name, ours in ACTIVATIONS.items() if ours == fields['activation'])
     if fields['gated']:
-        kind = 'gated-gelu' if fields['activation'] == 'gelu' else f'gated-{kind}'
+        # 'gated-gelu' means the tanh form there; the exact one has a second name.
+        names = {'gelu': 'gelu', 'gelu_erf': 'gelu_python'}
+        kind = f'gated-{names.get(fields["activation"], kind)}'
     return config | {'feed_forward_proj': kind, 'tie_word_embeddings': fields['tied']}
 
 
 def _check(config):
     if not (config.encoder_layers and config.decoder_layers):
         return 'T5 has an encoder and a decoder'
+    if config.relative_buckets < 4 or config.relative_distance <= config.relative_buckets // 2:
+        return (
+            f'{config.relative_buckets} relative buckets do not divide distances up to '
+            f'{config.relative_distance}'
+        )
     return None
 
 
@@ -99,6 +109,12 @@ T5 = Family(
         if field not in _DECIDED
     },
     heads=(Head('T5ForConditionalGeneration', {'token_head': True}),),
+    aliases={
+        'hidden_size': 'd_model',
+        'num_attention_heads': 'num_heads',
+        'num_hidden_layers': 'num_layers',
+        'head_dim': 'd_kv',
+    },
     roots=('lm_head.',),
     modules=lambda config: _MODULES | (_GATED if config.gated else {}),
     left_out={

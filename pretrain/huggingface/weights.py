@@ -48,7 +48,10 @@ class Weights:
         for path in files:
             reader = _Pickled(path) if self.pickled else _Safetensors(path)
             for name, shape in reader.shapes().items():
-                self._stored[name] = Stored(reader, shape)
+                if listed.get(name, path.name) == path.name:
+                    if name in self._stored:
+                        raise UserError(f'{str(folder)!r} holds the tensor {name!r} twice')
+                    self._stored[name] = Stored(reader, shape)
         lost = sorted(set(listed) - set(self._stored))
         if lost:
             raise UserError(
@@ -73,7 +76,9 @@ def _files(folder):
         try:
             listed = json.loads(index.read_text())['weight_map']
             names = sorted(set(listed.values()))
-        except (ValueError, KeyError, TypeError, AttributeError):
+            if not all(isinstance(name, str) for name in names):
+                raise ValueError
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise UserError(f'{str(index)!r} is no index of shards: fetch it again') from None
         missing = [shard for shard in names if not (folder / shard).is_file()]
         if missing:
@@ -113,7 +118,13 @@ class _Safetensors:
         return shapes
 
     def read(self, name):
-        return np.asarray(self.file.get_tensor(name), np.float32)
+        array = self.file.get_tensor(name)
+        if array.dtype.kind in 'iub':
+            raise UserError(
+                f'{str(self.path)!r}: {name!r} holds whole numbers ({array.dtype}): convert '
+                'weights that are not quantised'
+            )
+        return np.asarray(array, np.float32)
 
 
 class _Pickled:
@@ -143,12 +154,24 @@ class _Pickled:
             ) from None
         if not isinstance(self.tensors, dict):
             raise UserError(f'{str(path)!r} holds no tensors by name')
+        for name, tensor in self.tensors.items():
+            if not isinstance(tensor, torch.Tensor) or tensor.layout != torch.strided:
+                raise UserError(
+                    f'{str(path)!r} holds {name!r}, which is no plain tensor: save the state_dict '
+                    'of the model alone'
+                )
 
     def shapes(self):
         return {name: tuple(tensor.shape) for name, tensor in self.tensors.items()}
 
     def read(self, name):
-        return self.tensors[name].detach().float().numpy().copy()
+        tensor = self.tensors[name].detach()
+        if not tensor.is_floating_point():
+            raise UserError(
+                f'{str(self.path)!r}: {name!r} holds whole numbers ({tensor.dtype}): convert '
+                'weights that are not quantised'
+            )
+        return tensor.float().numpy().copy()
 
 
 def write(path, tensors):

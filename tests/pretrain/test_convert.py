@@ -53,7 +53,8 @@ def test_in_and_out_again_every_tensor_is_the_same(call, converted, checkpoint, 
     assert all(before[name].tobytes() == after[name].tobytes() for name in before)
     names = {path.name for path in out.iterdir()}
     assert names == {
-        'README.md', 'config.json', 'model.safetensors', 'tokenizer.json', 'tokenizer_config.json'
+        'README.md', 'config.json', 'generation_config.json', 'model.safetensors',
+        'tokenizer.json', 'tokenizer_config.json',
     }  # fmt: skip
     assert json.loads((out / 'config.json').read_text())['eos_token_id'] == 1
     assert 'AutoModelForCausalLM' in (out / 'README.md').read_text()
