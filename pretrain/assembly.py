@@ -165,14 +165,14 @@ def make_learner(config, vocabulary, phase=None, frozen=True):
     )
 
 
-def check_before_data(config, plan):
+def check_before_data(config, plan, given):
     """Finds mistakes in objective, model and optimizer before a corpus is prepared for hours.
 
     Args:
-        config: of the run. plan: its phases.
+        config: of the run. plan: its phases. given: path of its tokenizer; '': one is trained.
     """
-    if config.data.tokenizer:
-        vocabulary = tokenizer.load(config.data.tokenizer).vocabulary
+    if given:
+        vocabulary = tokenizer.load(given).vocabulary
     else:
         vocabulary = tokenizer.stand_in(config.data.vocabulary_size)
     for phase in plan:

@@ -60,13 +60,11 @@ def main(argv):
 
         if LENGTH.value < 0:
             raise UserError(f'--length={LENGTH.value} must be at least 1')
-        models = importing.import_run(
-            FROM.value, WORKDIR.value, GENERATOR.value, TOKENIZER.value, LENGTH.value, _bar
+        print(
+            importing.import_run(
+                FROM.value, WORKDIR.value, GENERATOR.value, TOKENIZER.value, LENGTH.value, _bar
+            )
         )
-        for model in models.values():
-            if model.pickled:
-                print('warning: read from pytorch_model.bin, a pickle, as weights alone')
-        print(importing.summary(models, WORKDIR.value))
     else:
         from pretrain.huggingface import exporting
 

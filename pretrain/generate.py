@@ -9,6 +9,7 @@ the prompt; an encoder alone prints a line for each mask and candidate: the prob
 piece, the text with it. Names of special pieces in a prompt ([MASK], <extra_id_0>) stand for these.
 """
 
+import math
 from pathlib import Path
 
 import jax
@@ -65,8 +66,9 @@ def main(argv):
         lines = filled(run, name, prompts)
     else:
         raise UserError(
-            f'{CHECKPOINT.value!r} was trained on {config.objective.name!r} and can neither '
-            'continue texts nor fill masks: give a run of causal_lm, prefix_lm or masked_lm'
+            f'{CHECKPOINT.value!r} ({config.objective.name}, model.token_head='
+            f'{modules[name].config.token_head}) can neither continue texts nor fill masks: give a '
+            'run of causal_lm, prefix_lm or masked_lm, with a head'
         )
     for line in lines:
         print(line, flush=True)
@@ -79,7 +81,8 @@ def check_flags():
         (TEMPERATURE, TEMPERATURE.value >= 0),
         (TOP_K, TOP_K.value is None or TOP_K.value >= 0),
         (TOP_P, 0 < TOP_P.value <= 1),
-        (BEAMS, BEAMS.value >= 1),
+        (BEAMS, 1 <= BEAMS.value <= 1000),
+        (LENGTH_PENALTY, math.isfinite(LENGTH_PENALTY.value)),
     ):
         if not fits:
             raise UserError(f'--{flag.name}={flag.value} is out of range')

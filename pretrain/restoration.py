@@ -7,6 +7,7 @@ of `pretrain.checkpoints`; the rest serves the training run and `pretrain.inspec
 import json
 import logging
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import absl.logging
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from flax import traverse_util
 from jax.experimental import multihost_utils
 
 from pretrain import manifest
@@ -21,6 +23,8 @@ from pretrain.errors import UserError
 
 # The other processes wait this long while process 0 reads a whole checkpoint from the disk.
 _VERIFY_TIMEOUT_MS = 3 * 3600 * 1000
+# Of a model: what another task, or weights from elsewhere, may lack.
+_HEADS = re.compile(r'[^/]+/(head|pooler|classifier|scores|projection)/')
 _NOTHING, _ALL_DAMAGED = -1, -2
 # What the commands read: a damaged optimizer does not spoil the parameters.
 _ITEMS_OF_COMMANDS = ('params', 'config')
@@ -51,6 +55,28 @@ def whole_steps(directory: str | Path) -> list[int]:
     """The steps, in rising order, whose files all agree with their sha256; [] without any."""
     folder, _ = find(directory)
     return [step for step in steps_in(folder) if manifest.fault(folder / str(step)) is None]
+
+
+def restore_start(directory: str | Path, abstract_params):
+    """The parameters that a new run starts from; heads that the checkpoint has not are left out.
+
+    Args:
+      directory, abstract_params: as of `restore_params`.
+
+    Returns:
+      {path: parameter}, and the paths of the heads that are to be drawn anew.
+
+    Raises:
+      UserError: as `restore_params`.
+    """
+    folder, step = _located(directory, None)
+    stored = stored_shapes(folder / str(step))
+    wanted = traverse_util.flatten_dict(abstract_params, sep='/')
+    new = [path for path in wanted if path not in stored and _HEADS.match(path)]
+    kept = {path: leaf for path, leaf in wanted.items() if path not in new}
+    kept = traverse_util.unflatten_dict(kept, sep='/')
+    found = read_arrays(folder / str(step), 'params', kept, same_dtype=False)
+    return traverse_util.flatten_dict(found, sep='/'), new
 
 
 def restore_params(directory: str | Path, abstract_params, step: int | None = None):

@@ -38,6 +38,21 @@ def check_config(workdir, config, accept_changes):
         )
 
 
+def with_own_tokenizer(workdir, data):
+    """The config's `data`, with the run's own copy of a tokenizer whose file is gone.
+
+    Args:
+        workdir: Path. data: the config's section.
+    """
+    own = tokenizer.find(workdir) if workdir.is_dir() else None
+    if not data.tokenizer or own is None or os.path.exists(data.tokenizer):
+        return data
+    data = data.copy_and_resolve_references()
+    with data.unlocked():
+        data.tokenizer = str(own)
+    return data
+
+
 def check_own_tokenizer(workdir, corpus):
     """Refuses a corpus whose tokenizer is not the one that the run in this folder began with."""
     path = tokenizer.find(workdir)

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 from absl import flags
+from flax import traverse_util
 
 from pretrain import (
     assembly,
@@ -33,12 +34,13 @@ from pretrain import (
     teacher,
     train_step,
 )
-from pretrain.checkpoints import Checkpoints, restore_params
+from pretrain.checkpoints import Checkpoints
 from pretrain.data import loader
 from pretrain.data.corpus import WindowReader
 from pretrain.data.shards import write_whole
 from pretrain.errors import UserError
 from pretrain.model.decoding import continue_texts, prompt_ids
+from pretrain.restoration import restore_start
 
 CONFIG = commandline.define_config()
 WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run.', required=True)
@@ -74,10 +76,11 @@ def main(argv):
     for phase in plan:
         check_batch(phase.batch_size, config.accumulation, mesh)
     run_folder.check_config(workdir, config, ACCEPT_CHANGES.value)
-    assembly.check_before_data(config, plan)
+    data = run_folder.with_own_tokenizer(workdir, config.data)
+    assembly.check_before_data(config, plan, data.tokenizer)
 
     # Data, model, objective, optimizer: all of them functions of the config.
-    corpus = assembly.open_corpus(config.data)
+    corpus = assembly.open_corpus(data)
     stages = [lay_out(config, corpus, phase) for phase in plan]
     learner = stages[-1].learner
     run_folder.check_own_tokenizer(workdir, corpus)
@@ -93,7 +96,7 @@ def main(argv):
         )
     given = None
     if config.init_from and not run_folder.has_checkpoints(workdir):
-        given = restore_params(config.init_from, abstract['params'])
+        given, new_heads = restore_start(config.init_from, abstract['params'])
         other = run_folder.of_checkpoint(config.init_from)
         run_folder.check_other_tokenizer(other, corpus.tokenizer)
 
@@ -113,8 +116,10 @@ def main(argv):
     if not restored:
         state = jax.jit(lambda: train_step.init_state(learner), out_shardings=shardings)()
         if given:
-            state['params'] = given
+            drawn = traverse_util.flatten_dict(state['params'], sep='/')
+            state['params'] = traverse_util.unflatten_dict(drawn | given, sep='/')
             origin = f'parameters of {config.init_from}'
+            origin += f'; drawn anew: {", ".join(new_heads)}' if new_heads else ''
         elif frozen and config.objective.layers:
             state['params']['student'] = jax.jit(
                 functools.partial(teacher.start_student, config.objective),

@@ -225,16 +225,21 @@ class FastTokenizer:
         return ids, tokens[tokens < len(ids)]
 
     def decode(self, ids):
-        """Ids -> text; special ids, sentinels and padding of the table are shown as <name>."""
+        """Ids -> text, special tokens by their names; padding of the table as <unused_N>.
+
+        As few calls as can be: many decoders drop a space at the beginning of what they are given.
+        """
         parts, run = [], []
         for i in map(int, ids):
-            if i in self._pieces and i not in self._special:
+            if i in self._pieces:
                 run.append(i)
-                continue
-            name = self._special.get(i, f'unused_{i}').strip('<>[]')
-            parts += [self._library.decode(run), f'<{name}>']
-            run = []
-        return ''.join([*parts, self._library.decode(run)])
+            else:
+                parts += [self._text(run), f'<unused_{i}>']
+                run = []
+        return ''.join([*parts, self._text(run)])
+
+    def _text(self, ids):
+        return self._library.decode(ids, skip_special_tokens=False)
 
     @functools.cached_property
     def _pieces(self):

@@ -309,7 +309,7 @@ def load(path):
     try:
         content = path.read_bytes()
         if content.lstrip()[:1] != b'{':
-            return Tokenizer(content)
+            return _whole(path, content)
     except OSError as error:
         raise UserError(f'cannot read the tokenizer {str(path)!r}: {error.strerror}') from None
     except RuntimeError:
@@ -322,6 +322,18 @@ def load(path):
         return FastTokenizer(content)
     except UserError as error:
         raise UserError(f'{str(path)!r} {error}') from None
+
+
+def _whole(path, content):
+    """The Tokenizer of a file, unless it is cut off, which the library does not notice."""
+    from sentencepiece import sentencepiece_model_pb2
+
+    made = Tokenizer(content)  # first: it raises where this is no such file at all
+    proto = sentencepiece_model_pb2.ModelProto()
+    proto.ParseFromString(content)
+    if not (proto.HasField('trainer_spec') and proto.HasField('normalizer_spec')):
+        raise UserError(f'{str(path)!r} is cut off ({len(proto.pieces)} pieces): fetch it again')
+    return made
 
 
 def is_punctuation(character):

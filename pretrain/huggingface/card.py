@@ -1,7 +1,8 @@
 """The model card (README.md) of an exported run: what it is, how it was made, how good it is."""
 
 import json
-from pathlib import Path
+
+from pretrain import run_log
 
 _AUTO = {
     'GPT2LMHeadModel': 'AutoModelForCausalLM',
@@ -52,7 +53,7 @@ def text(config, raw, head, source, step):
         '```',
         '',
     ]
-    figures = _figures(Path(source) / 'metrics.jsonl', step)
+    figures = _figures(source, step)
     if figures:
         lines += ['## Figures', '', f'At step {figures.pop("step"):,}:', '', '| | |', '|---|---|']
         lines += [f'| {name.replace("_", " ")} | {value:.4f} |' for name, value in figures.items()]
@@ -62,11 +63,9 @@ def text(config, raw, head, source, step):
     return '\n'.join(lines)
 
 
-def _figures(path, step):
+def _figures(source, step):
     """The last validation up to the step, {'step': ..., name: number}; {} where there was none."""
-    if not path.is_file():
-        return {}
-    rows = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+    rows = run_log.read_rows(source)
     rows = [r for r in rows if r['step'] <= step and any('validation' in name for name in r)]
     if not rows:
         return {}

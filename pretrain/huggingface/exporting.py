@@ -40,6 +40,13 @@ def export_run(source, folder, step=None, progress=lambda names: names):
     found = {
         name: families.find(module.config, first) for name, module in learner.transformers.items()
     }
+    for name, module in learner.transformers.items():
+        alone = module.config.decoder_layers and not module.config.encoder_layers
+        if alone and learner.objective.prompt != 'causal':
+            raise UserError(
+                f'{str(source)!r}: its {name}, a decoder, was trained on {config.objective.name!r} '
+                'to read a text in both directions, which no Hugging Face family of decoders does'
+            )
     lines = []
     with run.new_folder(folder) as unfinished:
         for name, (kind, raw, head, _) in found.items():
@@ -72,8 +79,8 @@ def _length(config, fields):
     """Tokens that the exported model says it takes."""
     if fields.positions == 'learned':
         return fields.max_positions
-    section = config.objective
-    return max(section.get('length', 0), section.get('inputs_length', 0), 512)
+    length = config.objective.get('length', 0) or config.objective.get('inputs_length', 0)
+    return max(length, fields.max_positions if fields.positions == 'rotary' else 512)
 
 
 def _stacks(fields):

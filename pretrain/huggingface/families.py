@@ -30,5 +30,7 @@ def find(config, first=''):
             return FAMILIES[name], *write_config(FAMILIES[name], config)
         except Unfit as unfit:
             reasons[name] = str(unfit)
-    said = '; '.join(f'{name}: {reason}' for name, reason in reasons.items())
+    # Families of other stacks are no help.
+    near = {n: r for n, r in reasons.items() if 'er_layers' not in r and 'has an encoder' not in r}
+    said = '; '.join(f'{name}: {reason}' for name, reason in (near or reasons).items())
     raise UserError(f'no Hugging Face family computes this model ({said})')

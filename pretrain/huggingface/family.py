@@ -6,6 +6,7 @@ table reads a config and says whether a model of ours can be written as one.
 """
 
 import dataclasses
+import math
 import re
 from collections.abc import Callable
 from typing import NamedTuple
@@ -222,6 +223,8 @@ def _check_kind(key, field, value):
     if not isinstance(value, kinds) or (isinstance(value, bool) and kind is not bool):
         named = ' or '.join(k.__name__ for k in kinds)
         raise UserError(f'config.json says {key}={value!r}, which should be of type {named}')
+    if kind is float and not math.isfinite(value):
+        raise UserError(f'config.json says {key}={value!r}, which should be finite')
 
 
 def _activation(key, value):

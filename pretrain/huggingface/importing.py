@@ -12,6 +12,8 @@ from pretrain.errors import UserError
 from pretrain.huggingface import recipe, run, tokenizer_files
 from pretrain.huggingface.reading import read_model, read_raw
 
+ROOM = 1024  # rows of a table without an id; some publishers round up to so many
+
 
 def import_run(source, workdir, generator='', tokenizer='', length=0, progress=lambda names: names):
     """Makes a run's folder of a checkpoint.
@@ -25,7 +27,7 @@ def import_run(source, workdir, generator='', tokenizer='', length=0, progress=l
         progress: wraps names of tensors as they are read (tqdm).
 
     Returns:
-        {model name: reading.Model} of what was read, for the report.
+        What was read, as text: a line a model, one for each tensor that was left out, warnings.
 
     Raises:
         UserError: something is missing, damaged or not supported; no folder is left then.
@@ -53,12 +55,13 @@ def import_run(source, workdir, generator='', tokenizer='', length=0, progress=l
                 f'{str(source)!r} and the tokenizer in {str(tokenizer or source)!r} do not go '
                 f'together: {reason}: give the one that belongs to it with --tokenizer=FILE'
             ) from None
+        report = _summary(models, tokens, workdir)  # before what the parts share is dropped
         params = {name: part.params for name, part in models.items()}
         for name, (owner, shared) in learner.objective.shared.items():
             _drop_shared(generator, params, name, owner, shared)
         _check_tree(params, jax.eval_shape(lambda: train_step.draw_params(learner)))
         run.write(unfinished, config, tokens, params)
-    return models
+    return report
 
 
 def _read_tokenizer(path, raw):
@@ -106,8 +109,34 @@ def _check_tree(params, wanted):
         raise AssertionError(f'the recipe makes other parameters than were read: {shapes}')
 
 
-def summary(models, workdir):
-    """What was read, as text: a line a model, and one for each tensor that was left out."""
+def _warnings(models, tokens):
+    """What a user should know, a line each."""
+    lines = []
+    for name, model in models.items():
+        rows, ids = model.config.vocabulary, tokens.vocabulary.size
+        if rows - ids > ROOM:
+            lines.append(
+                f'warning: the tokenizer has {ids:,} ids and the {name} a table of {rows:,} rows: '
+                'is it the one that belongs to it?'
+            )
+        if model.pickled:
+            lines.append('warning: read from pytorch_model.bin, a pickle, as weights alone')
+        ends = model.raw.get('eos_token_id')
+        if isinstance(ends, list) and len(ends) > 1:
+            lines.append(
+                f'warning: config.json ends texts at the ids {ends}, here {tokens.vocabulary.eos} '
+                'alone does'
+            )
+        if not (model.config.token_head or model.config.token_scores):
+            lines.append(
+                'warning: it has no head for the vocabulary, so it neither predicts tokens nor is '
+                'evaluated; it can be written, and trained on with --config.model.token_head=True, '
+                'which draws a new head'
+            )
+    return lines
+
+
+def _summary(models, tokens, workdir):
     lines = []
     for name, model in models.items():
         count = sum(x.size for x in jax.tree.leaves(model.params))
@@ -115,5 +144,4 @@ def summary(models, workdir):
             f'{name}: {model.family.model_type}, {model.used} tensors, {count:,} parameters'
         )
         lines += [f'  left out {tensor}: {why}' for tensor, why in model.left_out.items()]
-    lines.append(f'wrote {os.fspath(Path(workdir))}')
-    return '\n'.join(lines)
+    return '\n'.join([*_warnings(models, tokens), *lines, f'wrote {os.fspath(Path(workdir))}'])

@@ -114,6 +114,10 @@ def read_model(folder, progress=lambda names: names):
     for name in progress(list(wanted)):
         tensor = wanted[name]
         array = weights.read(stored[name])
+        if not np.isfinite(array).all():
+            raise UserError(
+                f'{str(folder)!r}: {stored[name]!r} holds numbers that are not finite in float32'
+            )
         _put(leaves, config, tensor, array.T if tensor.turned else array)
     params = traverse_util.unflatten_dict(leaves, sep='/')
     raw = raw | {'model_type': family.model_type}

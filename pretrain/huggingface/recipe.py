@@ -28,6 +28,8 @@ def make(raw, fields, workdir, tokenizer_file, length=0, generator=None):
     made_for = fields.max_positions if fields.positions == 'learned' else 0
     said = raw.get('max_position_embeddings')
     said = said if isinstance(said, int) and said > 1 else LENGTH
+    if fields.positions == 'rotary':
+        config.model.max_positions = said  # nothing reads it but an export
     length = length or min(made_for or said, 1024)
     pairs = fields.classes == 2
     if generator is not None:

@@ -41,7 +41,7 @@ def _read(fields, config, names):
     # Two keys that follow from it, but go before it where they stand in the file.
     activation = config.get('dense_act_fn') or activation
     gated = gate == 'gated' if config.get('is_gated_act') is None else config['is_gated_act']
-    if gate not in ('', 'gated') or activation not in ACTIVATIONS:
+    if gate not in ('', 'gated') or activation not in list(ACTIVATIONS):
         raise UserError(
             f"config.json says feed_forward_proj={kind!r}: 'relu' and 'gated-gelu' are supported"
         )
@@ -63,8 +63,10 @@ def _read(fields, config, names):
 
 
 def _write(config, fields):
-    if fields['tied'] != fields['scale_logits']:  # what releases before 5 can say
-        raise Unfit(f'model.tied={fields["tied"]} and scale_logits={fields["scale_logits"]}')
+    if fields['scale_logits'] and not fields['tied']:
+        raise Unfit('model.scale_logits=True and tied=False')
+    if fields['tied'] and not fields['scale_logits']:  # releases before 5 cannot say that
+        config = config | {'scale_decoder_outputs': False}
     kind = next(name for name, ours in ACTIVATIONS.items() if ours == fields['activation'])
     if fields['gated']:
         # 'gated-gelu' means the tanh form there; the exact one has a second name.

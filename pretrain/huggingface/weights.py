@@ -124,7 +124,8 @@ class _Safetensors:
                 f'{str(self.path)!r}: {name!r} holds whole numbers ({array.dtype}): convert '
                 'weights that are not quantised'
             )
-        return np.asarray(array, np.float32)
+        with np.errstate(over='ignore'):  # what overflows is found to be not finite
+            return np.asarray(array, np.float32)
 
 
 class _Pickled:

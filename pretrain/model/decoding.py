@@ -135,10 +135,17 @@ def continue_texts(
             *read, key, temperature=temperature, top_k=top_k, top_p=top_p, **settings
         )
     texts = []
-    for row in np.asarray(made_BxN):
+    for own, row in zip(ids, np.asarray(made_BxN)):
         ends = np.flatnonzero(row == vocabulary.eos)
-        texts.append(tokens.decode(row[: ends[0]] if len(ends) else row))
+        row = row[: ends[0]] if len(ends) else row
+        texts.append(tokens.decode(row) if prompt == 'encoder' else behind(tokens, own, row))
     return texts
+
+
+def behind(tokens, before, ids):
+    """The text of ids that follow others: many tokenizers drop a space where a text begins."""
+    whole, start = tokens.decode([*before, *ids]), tokens.decode(before)
+    return whole[len(start) :] if whole.startswith(start) else tokens.decode(ids)
 
 
 def prompt_ids(tokens, text, prompt):

@@ -156,6 +156,20 @@ def test_tokenizer(run, tokens, tmp_path):
         run_folder.check_other_tokenizer(tmp_path / 'no run', tokens)
 
 
+def test_the_runs_own_tokenizer_stands_for_one_whose_file_is_gone(run, config, tokens, tmp_path):
+    data = config.data.copy_and_resolve_references()
+    run_folder.write(run, config, tokens)
+    for given, found in (
+        ('', ''),
+        (str(tmp_path / 'gone.model'), str(run / 'tokenizer.model')),
+        (str(run / 'config.json'), str(run / 'config.json')),
+    ):
+        data.tokenizer = given
+        assert run_folder.with_own_tokenizer(run, data).tokenizer == found
+        assert data.tokenizer == given
+    assert run_folder.with_own_tokenizer(tmp_path / 'new', data).tokenizer == data.tokenizer
+
+
 def test_has_checkpoints(tmp_path):
     assert not run_folder.has_checkpoints(tmp_path)
     (tmp_path / 'checkpoints').mkdir()

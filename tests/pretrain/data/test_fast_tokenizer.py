@@ -254,7 +254,7 @@ def test_special_ids_are_shown(ours):
     tokens = ours['unigram']
     v = tokens.vocabulary
     ids = [0, *tokens.encode('the city'), v.sentinels[0], 1, v.size + 3]
-    assert tokens.decode(ids) == f'<pad>the city<extra_id_0></s><unused_{v.size + 3}>'
+    assert tokens.decode(ids) == f'<pad> the city<extra_id_0></s><unused_{v.size + 3}>'
 
 
 def test_either_kind_is_loaded_from_a_file_or_a_folder(ours, tmp_path):

@@ -63,6 +63,20 @@ def test_the_family_that_computes_the_same_is_found(fields, name, head, left):
         assert family.resolved(again)[field] == config[field], field
 
 
+def test_a_t5_with_a_tied_unscaled_head_is_written_and_read_again():
+    """As transformers 5 itself makes a T5 1.1."""
+    fields = {
+        'vocabulary': 61, 'encoder_layers': 2, 'decoder_layers': 3, 'width': 16, 'heads': 2,
+        'norm': 'rms', 'biases': False, 'positions': 'relative', 'scale_attention': False,
+        'gated': True, 'activation': 'gelu_erf', 'feedforward_width': 24,
+    }  # fmt: skip
+    _, raw, _, _ = families.find(TransformerConfig(**fields))
+    again = family.read_config(families.FAMILIES['t5'], raw, {'shared.weight'})
+    assert again.tied
+    assert not again.scale_logits
+    assert (again.activation, again.gated) == ('gelu_erf', True)
+
+
 @pytest.mark.parametrize(
     ('fields', 'says'),
     [

@@ -196,6 +196,12 @@ def test_used_weights_of_whole_numbers_are_an_error(tmp_path):
     fails(changed(tmp_path, 'gpt2', tensors=whole), 'c_fc', 'whole numbers')
 
 
+@pytest.mark.parametrize('value', [np.nan, np.inf, 1e300])
+def test_weights_that_are_not_finite_are_an_error(tmp_path, value):
+    scale = np.full(16, value, np.float64)
+    fails(changed(tmp_path, 'gpt2', tensors={'transformer.ln_f.weight': scale}), 'not finite')
+
+
 def test_an_untied_model_without_its_head_is_read_without_one(tmp_path):
     folder = changed(tmp_path, 'llama', tensors={'lm_head.weight': None})
     assert not read_model(folder).config.token_head
