@@ -44,8 +44,8 @@ def export_run(source, folder, step=None, progress=lambda names: names):
         alone = module.config.decoder_layers and not module.config.encoder_layers
         if alone and learner.objective.prompt != 'causal':
             raise UserError(
-                f'{str(source)!r}: its {name}, a decoder, was trained on {config.objective.name!r} '
-                'to read a text in both directions, which no Hugging Face family of decoders does'
+                f'{str(source)!r}: its {name}, a decoder, trained on {config.objective.name!r}, '
+                'which reads in both directions: no Hugging Face family of decoders does'
             )
     lines = []
     with run.new_folder(folder) as unfinished:

@@ -47,13 +47,16 @@ def new_folder(path):
     Raises:
         UserError: there is something already, or the place cannot be written.
     """
-    path = Path(path)
-    empty = path.is_dir() and not path.is_symlink() and not any(path.iterdir())
-    if path.is_symlink() or (path.exists() and not empty):
-        raise UserError(f'{str(path)!r} is there already: give another folder, or remove it')
-    parent = path.absolute().parent
-    unfinished = parent / f'.{path.absolute().name}.unfinished-{os.getpid()}'
-    made = [p for p in (parent, *parent.parents) if not p.exists()]
+    path = Path(os.path.abspath(path))
+    parent = path.parent
+    unfinished = parent / f'.{path.name}.unfinished-{os.getpid()}'
+    try:
+        empty = path.is_dir() and not path.is_symlink() and not any(path.iterdir())
+        if path.is_symlink() or (path.exists() and not empty):
+            raise UserError(f'{str(path)!r} is there already: give another folder, or remove it')
+        made = [p for p in (parent, *parent.parents) if not p.exists()]
+    except OSError as error:
+        raise UserError(f'cannot write {str(path)!r}: {error.strerror}') from None
     # Once more at the very end: threads that still write may bring back what was removed.
     atexit.register(shutil.rmtree, unfinished, ignore_errors=True)
     try:

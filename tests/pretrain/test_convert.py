@@ -141,6 +141,8 @@ def test_what_is_wrong_is_said_in_one_line_and_nothing_is_left(
         ([f'--from_huggingface={checkpoint}', run, f'--generator={checkpoint}'], 'discriminator'),
         ([f'--from_huggingface={checkpoint}', f'--workdir={tmp_path}/full'], 'is there already'),
         ([f'--from_huggingface={checkpoint}', '--workdir=/proc/no/run'], '/proc/no/run'),
+        ([f'--from_huggingface={checkpoint}', f'--workdir={made}/{"x" * 300}'], 'cannot write'),
+        ([f'--from_huggingface={tmp_path}/no', f'--workdir={made}/a/b'], 'there is no folder'),
         ([out, '--checkpoint=/no/run'], "there is no folder '/no/run'"),
         ([out, f'--checkpoint={made}'], 'holds no run'),
         ([out, f'--checkpoint={converted}', '--step=7'], 'no checkpoint of step 7'),

@@ -28,7 +28,7 @@ def write_run(config, tokens, folder):
 
 def test_a_decoder_that_reads_in_both_directions_is_refused(tokens, tmp_path):
     write_run(compare.get_config('prefix_lm,smoke'), tokens, tmp_path / 'run')
-    with pytest.raises(UserError, match="on 'prefix_lm' to read a text in both directions"):
+    with pytest.raises(UserError, match="on 'prefix_lm', which reads in both"):
         exporting.export_run(tmp_path / 'run', tmp_path / 'out')
     assert [path.name for path in tmp_path.iterdir()] == ['run']
 
