@@ -4,7 +4,6 @@ import difflib
 import os
 import re
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -354,61 +353,3 @@ def use_compilation_cache(cache):
     """Keeps compiled programs, unless JAX_COMPILATION_CACHE_DIR names a place already."""
     if not jax.config.jax_compilation_cache_dir:
         jax.config.update('jax_compilation_cache_dir', os.path.abspath(f'{cache}/compiled'))
-
-
-class Run(NamedTuple):
-    """A trained model read from a run's folder; `params` holds the frozen models' as well."""
-
-    config: object
-    tokenizer: tokenizer.Tokenizer
-    objective: contract.Objective
-    learner: Learner
-    params: dict
-    mesh: object
-
-
-def open_tokenizer(folder, config, step=None):
-    """The Tokenizer of a run, and what its checkpoint says of its progress.
-
-    Args:
-        folder: of the run. config: its own, or one changed. step: of the checkpoint; None: the
-            newest whole one.
-
-    Raises:
-        UserError: something is missing or damaged, or the tokenizer is not the one that the
-            checkpoint was trained with.
-    """
-    missing = [name for name in ('data', 'model', 'objective', 'optimizer') if name not in config]
-    if missing:
-        raise UserError(f'{str(folder)!r}: its config.json is damaged, it has no {missing[0]!r}')
-    tokens = tokenizer.load(folder)
-    progress = restoration.read_progress(folder, step)
-    if progress.get('tokenizer') != tokens.digest:
-        raise UserError(
-            f'{str(folder)!r}: its {tokens.file} is not the one that its checkpoint was trained '
-            'with: put that one back'
-        )
-    return tokens, progress
-
-
-def open_run(folder, config, step=None, frozen=True):
-    """Reads a run: its config, its tokenizer and its parameters.
-
-    Args:
-        folder: of the run.
-        config: the run's own, or one changed where it runs or what it reads.
-        step: of the checkpoint; None: the newest whole one.
-        frozen: read the models that were not trained, too.
-
-    Raises:
-        UserError: something is missing or damaged.
-    """
-    tokens, progress = open_tokenizer(folder, config, step)
-    use_compilation_cache(config.data.cache)
-    mesh = partitioning.make_mesh(config.mesh)
-    learner = make_learner(config, tokens.vocabulary, frozen=frozen)
-    params = abstract_state(learner, mesh)['params']
-    restored = checkpoints.restore_params(folder, params, step)
-    if frozen:
-        restored |= frozen_params(config, learner, mesh, progress.get('teacher'))[0]
-    return Run(config, tokens, learner.objective, learner, restored, mesh)

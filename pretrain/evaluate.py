@@ -18,7 +18,7 @@ import jax
 from absl import flags
 from tqdm import tqdm
 
-from pretrain import assembly, commandline, evaluation, partitioning, train_step
+from pretrain import assembly, commandline, evaluation, partitioning, saved_run, train_step
 from pretrain.data import tokenizer
 from pretrain.data.shards import write_whole
 from pretrain.errors import UserError
@@ -51,7 +51,7 @@ def main(argv):
     folder = Path(CHECKPOINT.value)
     config = CONFIG.value
     own = commandline.read_run_config(folder)
-    run = assembly.open_run(folder, config, STEP.value)
+    run = saved_run.open_run(folder, config, STEP.value)
     same_source = config.data.source == own.data.source
     split = SPLIT.value or ('validation' if same_source else 'all')
 

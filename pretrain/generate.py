@@ -15,7 +15,7 @@ from pathlib import Path
 import jax
 from absl import flags
 
-from pretrain import assembly, commandline, train_step
+from pretrain import assembly, commandline, saved_run, train_step
 from pretrain.errors import UserError
 from pretrain.model.decoding import check_room, continue_texts
 from pretrain.model.filling import fill_masks, text_ids
@@ -57,7 +57,7 @@ def main(argv):
     prompts = read_prompts(PROMPT.value, PROMPTS_FILE.value)
     config = commandline.read_run_config(CHECKPOINT.value)
     config.mesh = MESH.value
-    run = assembly.open_run(CHECKPOINT.value, config, STEP.value, frozen=False)
+    run = saved_run.open_run(CHECKPOINT.value, config, STEP.value, frozen=False)
     modules = run.learner.transformers
     name = assembly.teaching({name: name for name in modules})
     if run.objective.prompt is not None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pretrain import assembly, commandline, restoration
+from pretrain import assembly, commandline, restoration, saved_run
 from pretrain.errors import UserError
 from pretrain.huggingface import card, families, family, run, tokenizer_files, weights
 
@@ -34,7 +34,7 @@ def export_run(source, folder, step=None, progress=lambda names: names):
     """
     config = commandline.read_run_config(source)
     step = restoration.newest_whole(source) if step is None else step
-    tokens, _ = assembly.open_tokenizer(source, config, step)
+    tokens, _ = saved_run.open_tokenizer(source, config, step)
     learner = assembly.make_learner(config, tokens.vocabulary, frozen=False)
     first = 'electra' if 'discriminator' in learner.transformers else config.get('model_type', '')
     found = {
