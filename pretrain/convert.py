@@ -53,7 +53,7 @@ def main(argv):
 
     # A kill takes the way of an error, which leaves no half-made folder.
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda number, frame: sys.exit(128 + number))
+        signal.signal(number, end)
     # Here and not above: jax and the tokenizers' libraries take seconds, --help should not.
     if FROM.value:
         from pretrain.huggingface import importing
@@ -69,6 +69,12 @@ def main(argv):
         from pretrain.huggingface import exporting
 
         print(exporting.export_run(CHECKPOINT.value, TO.value, STEP.value, _bar))
+
+
+def end(number, frame):
+    """Ends the program as an error does."""
+    print(f'\n{signal.Signals(number).name}: nothing is kept', file=sys.stderr)
+    sys.exit(128 + number)
 
 
 def _bar(names):

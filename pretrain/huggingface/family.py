@@ -225,6 +225,8 @@ def _check_kind(key, field, value):
         raise UserError(f'config.json says {key}={value!r}, which should be of type {named}')
     if kind is float and not math.isfinite(value):
         raise UserError(f'config.json says {key}={value!r}, which should be finite')
+    if kind is int and value >= 2**31:
+        raise UserError(f'config.json says {key}={value!r}, which should be below 2^31')
 
 
 def _activation(key, value):

@@ -57,25 +57,29 @@ def new_folder(path):
         made = [p for p in (parent, *parent.parents) if not p.exists()]
     except OSError as error:
         raise UserError(f'cannot write {str(path)!r}: {error.strerror}') from None
+
+    def clear():
+        shutil.rmtree(unfinished, ignore_errors=True)
+        for folder in made:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
     # Once more at the very end: threads that still write may bring back what was removed.
-    atexit.register(shutil.rmtree, unfinished, ignore_errors=True)
+    atexit.register(clear)
     try:
         unfinished.mkdir(parents=True)
         yield unfinished
         if empty:
             path.rmdir()
         os.rename(unfinished, path)
-        made = []
+        atexit.unregister(clear)
     except OSError as error:
         file = str(error.filename or unfinished)
         if not file.startswith(str(parent)):
             raise UserError(f'cannot read {file!r}: {error.strerror}') from None
         raise UserError(f'cannot write {str(path)!r}: {error.strerror or error}') from None
     finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        for folder in made:
-            with contextlib.suppress(OSError):
-                folder.rmdir()
+        clear()
 
 
 def write(folder, config, tokens, params):

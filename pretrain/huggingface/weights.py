@@ -121,8 +121,8 @@ class _Safetensors:
         array = self.file.get_tensor(name)
         if array.dtype.kind in 'iub':
             raise UserError(
-                f'{str(self.path)!r}: {name!r} holds whole numbers ({array.dtype}): convert '
-                'weights that are not quantised'
+                f'{str(self.path)!r}: {name!r} is of type {array.dtype}: convert weights that are '
+                'not quantised'
             )
         with np.errstate(over='ignore'):  # what overflows is found to be not finite
             return np.asarray(array, np.float32)
@@ -156,7 +156,8 @@ class _Pickled:
         if not isinstance(self.tensors, dict):
             raise UserError(f'{str(path)!r} holds no tensors by name')
         for name, tensor in self.tensors.items():
-            if not isinstance(tensor, torch.Tensor) or tensor.layout != torch.strided:
+            plain = isinstance(name, str) and isinstance(tensor, torch.Tensor)
+            if not plain or tensor.layout != torch.strided or tensor.device.type != 'cpu':
                 raise UserError(
                     f'{str(path)!r} holds {name!r}, which is no plain tensor: save the state_dict '
                     'of the model alone'
@@ -169,8 +170,8 @@ class _Pickled:
         tensor = self.tensors[name].detach()
         if not tensor.is_floating_point():
             raise UserError(
-                f'{str(self.path)!r}: {name!r} holds whole numbers ({tensor.dtype}): convert '
-                'weights that are not quantised'
+                f'{str(self.path)!r}: {name!r} is of type {tensor.dtype}: convert weights that are '
+                'not quantised'
             )
         return tensor.float().numpy().copy()
 

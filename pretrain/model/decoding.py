@@ -144,6 +144,8 @@ def continue_texts(
 
 def behind(tokens, before, ids):
     """The text of ids that follow others: many tokenizers drop a space where a text begins."""
+    if not tokens.vocabulary.bytes_V[before].any():  # special ids alone: here it does begin
+        return tokens.decode(ids)
     whole, start = tokens.decode([*before, *ids]), tokens.decode(before)
     return whole[len(start) :] if whole.startswith(start) else tokens.decode(ids)
 

@@ -139,6 +139,7 @@ def test_a_config_without_a_model_type_is_told_by_the_names(tmp_path):
         ('bert', {'is_decoder': True}, 'is_decoder=True'),
         ('bert', {'hidden_size': 15}, 'width=15'),
         ('bert', {'hidden_size': 'large'}, "hidden_size='large'"),
+        ('llama', {'head_dim': 10**30}, 'below 2^31'),
         ('bert', {'num_hidden_layers': 2.0}, 'num_hidden_layers=2.0'),
         ('gpt2', {'tie_word_embeddings': 1}, 'tie_word_embeddings=1'),
         ('bert', {'type_vocab_size': 0}, 'type_vocab_size=0'),
@@ -193,7 +194,7 @@ def test_two_names_of_one_tensor_are_an_error(tmp_path):
 
 def test_used_weights_of_whole_numbers_are_an_error(tmp_path):
     whole = {'transformer.h.0.mlp.c_fc.weight': np.zeros((16, 64), np.int8)}
-    fails(changed(tmp_path, 'gpt2', tensors=whole), 'c_fc', 'whole numbers')
+    fails(changed(tmp_path, 'gpt2', tensors=whole), 'c_fc', 'is of type int8')
 
 
 @pytest.mark.parametrize('value', [np.nan, np.inf, 1e300])

@@ -227,7 +227,8 @@ def test_the_space_before_the_first_new_word_is_kept():
     """Of a tokenizer that, as Llama's, drops the space where a text begins."""
     pieces = ['\u2581The', '\u2581cat', 's', '\u2581sat', ' <end>']
     decode = lambda ids: ''.join(pieces[i] for i in ids).replace('\u2581', ' ').removeprefix(' ')  # noqa: E731
-    tokens = types.SimpleNamespace(decode=decode)
+    vocabulary = types.SimpleNamespace(bytes_V=np.array([4, 4, 1, 4, 0]))
+    tokens = types.SimpleNamespace(decode=decode, vocabulary=vocabulary)
     assert decoding.behind(tokens, [0, 1], [3]) == ' sat'
     assert decoding.behind(tokens, [0, 1], [2, 3]) == 's sat'
-    assert decoding.behind(tokens, [], [0, 1]) == 'The cat'
+    assert decoding.behind(tokens, [4], [0, 1]) == 'The cat'
