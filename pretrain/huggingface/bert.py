@@ -18,11 +18,10 @@ def _heads(name, prefixed=True, **fields):
 
 def _encoder(**fields):
     """What the three have in common."""
-    changed = fixed(
-        norm_placement='post', final_norm=False, embedding_norm=True, logit_transform=True,
-        logit_bias=True, initializer='truncated_normal', **fields,
+    return fixed(
+        *_HEADS, norm_placement='post', final_norm=False, embedding_norm=True,
+        logit_transform=True, logit_bias=True, initializer='truncated_normal', **fields,
     )  # fmt: skip
-    return {field: value for field, value in changed.items() if field not in _HEADS}
 
 
 _KEYS = {
@@ -53,31 +52,34 @@ _MODULES = {
     f'{_LAYERS}feedforward/down': 'encoder.layer.{}.output.dense',
     f'{_LAYERS}feedforward_norm': 'encoder.layer.{}.output.LayerNorm',
 }
+_REQUIRED = {
+    'position_embedding_type': 'absolute',
+    'is_decoder': False,
+    'add_cross_attention': False,
+    'tie_word_embeddings': True,
+}
 _COUNTER = {r'embeddings\.position_ids$': 'a row of counted numbers'}
 _WORDS = 'embeddings.word_embeddings.weight'
 
 
+def _check(config):
+    return None if config.segment_types else 'it has segments there: type_vocab_size=0'
+
+
 def _check_electra(config):
-    if not config.segment_types:
-        return 'ELECTRA has segments: type_vocab_size=0'
     if config.token_head and config.activation != 'gelu_erf':
         return (
             "the generator's head has the exact GELU in transformers, whatever hidden_act says: "
             f'model.activation={config.activation!r} is another function'
         )
-    return None
+    return _check(config)
 
 
 BERT = Family(
     model_type='bert',
     keys=_KEYS,
     fixed=_encoder(),
-    required={
-        'position_embedding_type': 'absolute',
-        'is_decoder': False,
-        'add_cross_attention': False,
-        'tie_word_embeddings': True,
-    },
+    required=_REQUIRED,
     heads=(
         _heads('BertForPreTraining', token_head=True, pooler=True, classes=2),
         _heads('BertForMaskedLM', token_head=True),
@@ -104,7 +106,7 @@ BERT = Family(
         'pooler': 'bert.pooler.dense.weight' in names,
         'classes': 2 if 'cls.seq_relationship.weight' in names else 0,
     },
-    check=lambda config: None if config.segment_types else 'BERT has segments: type_vocab_size=0',
+    check=_check,
 )
 
 DISTILBERT = Family(
@@ -165,12 +167,7 @@ ELECTRA = Family(
         'intermediate_size': Key('feedforward_width', 1024),
     },
     fixed=_encoder(),
-    required={
-        'position_embedding_type': 'absolute',
-        'is_decoder': False,
-        'add_cross_attention': False,
-        'tie_word_embeddings': True,
-    },
+    required=_REQUIRED,
     heads=(
         _heads('ElectraForMaskedLM', token_head=True),
         _heads('ElectraForPreTraining', token_scores=True),

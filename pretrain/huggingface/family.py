@@ -191,11 +191,14 @@ def read_config(family, config, names):
     return made
 
 
-def fixed(**fields):
-    """The defaults of TransformerConfig with some fields changed: what a family fixes."""
-    plain = {f.name: f.default for f in dataclasses.fields(TransformerConfig)}
-    del plain['vocabulary']
-    return plain | fields
+def fixed(*open_fields, **fields):
+    """The defaults of TransformerConfig with some fields changed: what a family fixes.
+
+    Args:
+        open_fields: names of those that it does not fix. fields: those that are not the default.
+    """
+    plain = {f.name: f.default for f in dataclasses.fields(TransformerConfig)} | fields
+    return {name: plain[name] for name in plain if name not in ('vocabulary', *open_fields)}
 
 
 def _short(fields):

@@ -72,16 +72,11 @@ _MODULES = {
     'decoder/final_norm': 'norm',
     'head/logits': 'lm_head',
 }
-_FIXED = {'norm': 'rms', 'positions': 'rotary', 'gated': True}
 
 LLAMA = Family(
     model_type='llama',
     keys=_KEYS,
-    fixed={
-        field: value
-        for field, value in fixed(**_FIXED).items()
-        if field not in ('rotary_theta', 'biases')
-    },
+    fixed=fixed('rotary_theta', 'biases', norm='rms', positions='rotary', gated=True),
     required={'pretraining_tp': 1},
     heads=(
         Head('LlamaForCausalLM', {'token_head': True}),

@@ -24,7 +24,7 @@ class Model(NamedTuple):
 
     raw: its config.json. family: of families.FAMILIES. config: TransformerConfig.
     params: our tree of float32 numpy arrays. used: number of tensors read.
-    left_out: {name of a tensor: why it was not read}.
+    left_out: {name of a tensor: why it was not read}. pickled: from pytorch_model.bin.
     """
 
     raw: dict

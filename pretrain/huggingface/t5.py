@@ -86,8 +86,6 @@ def _check(config):
     return None
 
 
-_DECIDED = ('activation', 'gated', 'tied', 'scale_logits')
-
 T5 = Family(
     model_type='t5',
     keys={
@@ -103,13 +101,16 @@ T5 = Family(
         'layer_norm_epsilon': Key('norm_epsilon', 1e-6),
         'dropout_rate': Key('dropout', 0.1),
     },
-    fixed={
-        field: value
-        for field, value in fixed(
-            norm='rms', biases=False, positions='relative', scale_attention=False
-        ).items()
-        if field not in _DECIDED
-    },
+    fixed=fixed(
+        'activation',
+        'gated',
+        'tied',
+        'scale_logits',
+        norm='rms',
+        biases=False,
+        positions='relative',
+        scale_attention=False,
+    ),
     heads=(Head('T5ForConditionalGeneration', {'token_head': True}),),
     aliases={
         'hidden_size': 'd_model',

@@ -244,11 +244,16 @@ def _added(folder, there, facts, options, named):
     return added
 
 
-def _roles(facts, tables, config):
-    """{role: name}: from the files that name them, then ids in config.json, then usual names."""
+def _ids(facts):
+    """{name: id} of all pieces and added tokens."""
     vocab = facts['model']['vocab']
     names = vocab if isinstance(vocab, dict) else {n: i for i, (n, _) in enumerate(vocab)}
-    names = names | {token['content']: token['id'] for token in facts.get('added_tokens') or ()}
+    return names | {token['content']: token['id'] for token in facts.get('added_tokens') or ()}
+
+
+def _roles(facts, tables, config):
+    """{role: name}: from the files that name them, then ids in config.json, then usual names."""
+    names = _ids(facts)
     of_id = {i: name for name, i in names.items()}
     special = {t['content'] for t in facts.get('added_tokens') or () if t['special']}
     usual = usual_roles(names)
@@ -289,9 +294,7 @@ def _template(facts, roles, family, has_bos):
         pair = [*single, mark('bos', 1), text('B', 1)]
     else:
         return None
-    vocab = facts['model']['vocab']
-    names = vocab if isinstance(vocab, dict) else {n: i for i, (n, _) in enumerate(vocab)}
-    names = names | {token['content']: token['id'] for token in facts['added_tokens']}
+    names = _ids(facts)
     used = {part['SpecialToken']['id'] for part in pair if 'SpecialToken' in part}
     tokens = {name: {'id': name, 'ids': [names[name]], 'tokens': [name]} for name in sorted(used)}
     return {

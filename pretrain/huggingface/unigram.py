@@ -11,8 +11,9 @@ What differs between the two libraries, and how the ids come out the same:
   SentencePiece.
 - Sentinels are added tokens above the pieces, in the order of their ids.
 - SentencePiece adds up scores in float32 along the whole text, `tokenizers` in float64: where two
-  ways to split a word score nearly the same the ids may differ, late in long texts: a word in 7
-  of 236 articles of Wikipedia, none in their 11,531 paragraphs (benchmarks/real_tokenizers.py).
+  ways to split a word score nearly the same the ids may differ, late in long texts. So ours are
+  encoded line by line (data/tokenizer.py), after which none of 236 articles of Wikipedia differs
+  (benchmarks/real_tokenizers.py).
 - The tables of NFKC (T5's model; ours normalises nothing) are looked up by `tokenizers` for a
   character with its combining marks as a whole, so that marks on characters that the tables change
   (a no-break space) may come out otherwise.
