@@ -42,18 +42,22 @@ def define_config(default=None):
     )
 
 
-def run(main, flags_of_saved_config=None):
+def run(main, flags_of_saved_config=None, default_config=None):
     """Runs a command: parses flags, calls main(argv), turns mistakes into one line.
 
     Args:
         main: function of the arguments that are left.
         flags_of_saved_config: name of the flag that names a run (`checkpoint`): without --config
             the run's own config is what --config.key=value changes.
+        default_config: function that is given a function from a flag's name to its value (None:
+            not given) and returns the config file to take without --config; None: none.
     """
     try:
         app.run(
             functools.partial(_main, main),
-            flags_parser=functools.partial(_parse, run_flag=flags_of_saved_config),
+            flags_parser=functools.partial(
+                _parse, run_flag=flags_of_saved_config, default=default_config
+            ),
         )
     except UserError as error:
         _exit(error)
@@ -93,10 +97,11 @@ def _exit(error):
     fail(' '.join(str(error).split()))
 
 
-def _parse(argv, run_flag):
+def _parse(argv, run_flag, default):
     if any(a in ('--help', '-h', '--helpshort', '--helpfull') for a in argv):
         return flags.FLAGS(argv)
-    argv = sys.argv = _with_saved_config(list(argv), run_flag)  # config_flags reads sys.argv
+    # config_flags reads sys.argv.
+    argv = sys.argv = _with_default_config(list(argv), run_flag, default)
     try:
         rest = flags.FLAGS(argv)
     except flags.Error as error:
@@ -110,9 +115,11 @@ def _parse(argv, run_flag):
     return rest
 
 
-def _with_saved_config(argv, run_flag):
+def _with_default_config(argv, run_flag, default):
     """Puts --config first, and a JSON file in a form that config_flags can read."""
     path = _value(argv, 'config')
+    if path is None and default:
+        path = default(functools.partial(_value, argv))
     if path is None and run_flag:
         run = _value(argv, run_flag)
         if run is not None:

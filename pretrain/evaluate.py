@@ -1,15 +1,23 @@
-"""Scores a checkpoint.
+"""Scores a checkpoint on held-out text, or on the tasks of a benchmark.
 
     python -m pretrain.evaluate --benchmark=text --checkpoint=runs/gpt-tiny \\
         --config.data.source=text:book.txt
+    python -m pretrain.evaluate --benchmark=glue --checkpoint=runs/bert-tiny --data_dir=DATA \\
+        --workdir=runs/bert-tiny-glue --seeds=5
 
 `text`: loss and bits a byte of held-out text. With the run's own source that is its validation
 split; of any other text all documents count. The text is tokenised with the run's tokenizer, and
 windows and random keys are fixed, so two calls give the same numbers. (Windows of
 `data.cut=document` overlap where a sentence does not fit: its tokens count twice.)
+
+`glue`, `superglue`, `squad`, `snli`: fine-tunes the checkpoint on every task that --data_dir holds
+official files of, with every seed, and the same architecture from scratch; prints and writes a
+table (report.md, .json, .png) and the files for the benchmark's server. What is done is not done
+again: the same command fills gaps. --config (default configs/BENCHMARK.py) is the setting.
 """
 
 import functools
+import importlib.util
 import json
 import os
 from pathlib import Path
@@ -18,32 +26,58 @@ import jax
 from absl import flags
 from tqdm import tqdm
 
-from pretrain import assembly, commandline, evaluation, partitioning, saved_run, train_step
+from pretrain import (
+    assembly,
+    commandline,
+    evaluation,
+    partitioning,
+    run_folder,
+    saved_run,
+    train_step,
+)
 from pretrain.data import tokenizer
 from pretrain.data.shards import write_whole
 from pretrain.errors import UserError
+from pretrain.transfer import benchmark, report, sources, surgery
 
-BENCHMARKS = ('text',)
+TRANSFER = ('glue', 'superglue', 'squad', 'snli')
+BENCHMARKS = ('text', *TRANSFER)
 CONFIG = commandline.define_config()
 BENCHMARK = flags.DEFINE_string('benchmark', 'text', f'One of {", ".join(BENCHMARKS)}.')
 CHECKPOINT = flags.DEFINE_string('checkpoint', None, 'Folder of a run.', required=True)
 STEP = flags.DEFINE_integer('step', None, 'Of the checkpoint; default: the newest whole one.')
 SPLIT = flags.DEFINE_string(
-    'split', '', "'validation', 'train' or 'all'; default: validation of the run's own source, "
-    'all of another.'
+    'split', '', "text: 'validation', 'train' or 'all'; default: validation of the run's own "
+    'source, all of another.'
 )  # fmt: skip
-BATCH = flags.DEFINE_integer('batch', 0, "Windows at once; default: as many as in the run's steps.")
-OUT = flags.DEFINE_string('out', '', 'JSON file for the numbers.')
+BATCH = flags.DEFINE_integer(
+    'batch', 0, "text: windows at once; default: as many as in the run's steps."
+)
+OUT = flags.DEFINE_string('out', '', 'text: JSON file for the numbers.')
+DATA_DIR = flags.DEFINE_string('data_dir', '', 'Tasks: folder of the official files.')
+WORKDIR = flags.DEFINE_string('workdir', '', 'Tasks: folder of the results.')
+SEEDS = flags.DEFINE_integer('seeds', 5, 'Tasks: number of seeds.')
+SCRATCH_SEEDS = flags.DEFINE_integer(
+    'scratch_seeds', -1, 'Tasks: number of seeds from scratch; -1: as many as --seeds.'
+)
+TASKS = flags.DEFINE_list('tasks', [], 'Tasks: only these, divided by commas.')
+GRID = flags.DEFINE_string('grid', '', "Tasks: a paper's grid (configs/transfer.py), best on dev.")
 
 
 def main(argv):
-    """Prints a table of numbers."""
+    """Scores on text or on tasks."""
     if len(argv) > 1:
         raise UserError(f'unknown argument {argv[1]!r}')
     if BENCHMARK.value not in BENCHMARKS:
-        raise UserError(
-            f'--benchmark={BENCHMARK.value} is not one of {", ".join(map(repr, BENCHMARKS))}'
-        )
+        raise UserError(f'--benchmark={BENCHMARK.value} is not one of {", ".join(BENCHMARKS)}')
+    if BENCHMARK.value == 'text':
+        score_text()
+    else:
+        score_tasks()
+
+
+def score_text():
+    """Prints a table of numbers on held-out text."""
     if SPLIT.value not in ('', 'validation', 'train', 'all'):
         raise UserError(f"--split={SPLIT.value} is not one of 'validation', 'train', 'all'")
     if OUT.value and not os.access(Path(OUT.value).absolute().parent, os.W_OK):
@@ -90,5 +124,62 @@ def open_corpus(run, config, folder, same_source):
     return assembly.open_corpus(data)
 
 
+def score_tasks():
+    """Runs what is missing of a benchmark, and prints and writes its table."""
+    config, name, workdir = CONFIG.value, BENCHMARK.value, Path(WORKDIR.value)
+    if config is None or config.get('benchmark') != name:
+        raise UserError(f'--config is no config of {name}: leave it out, or give configs/{name}.py')
+    for flag, value in (('data_dir', DATA_DIR.value), ('workdir', WORKDIR.value)):
+        if not value:
+            raise UserError(f'--{flag} is missing: --benchmark={name} needs it')
+    if SEEDS.value < 1:
+        raise UserError(f'--seeds={SEEDS.value} must be at least 1')
+    scratch = SEEDS.value if SCRATCH_SEEDS.value < 0 else SCRATCH_SEEDS.value
+    grids = config.grids.to_dict()
+    if GRID.value and GRID.value not in grids:
+        raise UserError(f'--grid={GRID.value} is none of {", ".join(grids)}')
+    grid = commandline.flatten(grids[GRID.value]) if GRID.value else None
+    assembly.use_compilation_cache(config.cache)
+    mesh = partitioning.make_mesh(config.mesh)
+    run = commandline.read_run_config(CHECKPOINT.value)
+    source = surgery.open_source(CHECKPOINT.value, run, STEP.value)
+
+    # All files are read before anything is trained: a mistake in the last one is found at once.
+    chosen, missing = benchmark.chosen_tasks(config, DATA_DIR.value, TASKS.value)
+    for task, why in missing.items():
+        print(f'{task}: left out, {why} in {DATA_DIR.value}')
+    opened = {}
+    for task in chosen:
+        own = config.copy_and_resolve_references()
+        own.task = task
+        opened[task] = own, *sources.open_task(own, DATA_DIR.value)
+    lock = run_folder.lock(workdir)
+    results = []
+    for own, task, data in opened.values():
+        results.append(
+            benchmark.run_task(
+                source, task, data, own, mesh, workdir, SEEDS.value, scratch, print, grid
+            )
+        )
+        facts = report.summarise(name, results, missing)
+        table = report.write(facts | {'checkpoint': CHECKPOINT.value}, workdir)
+    print(f'\n{table}')
+    data = {task.name: own for _, task, own in opened.values()}
+    made = benchmark.write_submission(name, results, data, workdir)
+    for line in made.remarks:
+        print(line)
+    print(f'wrote {workdir}/report.md, .json, .png' + (f' and {made.path}' if made.path else ''))
+    lock.close()
+
+
+def default_config(value):
+    """The config file of the benchmark that is asked for; None: the run's own."""
+    name = value('benchmark')
+    if name not in TRANSFER:
+        return None
+    folder = importlib.util.find_spec('configs').submodule_search_locations[0]
+    return str(Path(folder) / f'{name}.py')
+
+
 if __name__ == '__main__':
-    commandline.run(main, flags_of_saved_config='checkpoint')
+    commandline.run(main, flags_of_saved_config='checkpoint', default_config=default_config)

@@ -9,6 +9,7 @@
 | bert | linear from 0 | linear as if it had begun to fall at step 0: it drops at warm-up's end |
 | electra | linear from 0, times the factor that bert has afterwards | as bert |
 | rsqrt | learning_rate / sqrt(warmup), flat | learning_rate / sqrt(t), t in steps (T5) |
+| slanted | linear from final x peak | linear to final x peak at the decay's end (ULMFiT) |
 """
 
 import difflib
@@ -20,7 +21,7 @@ import jax.numpy as jnp
 
 from pretrain.errors import UserError
 
-SCHEDULES = ('linear', 'cosine', 'rsqrt', 'constant', 'wsd', 'bert', 'electra')
+SCHEDULES = ('linear', 'cosine', 'rsqrt', 'constant', 'wsd', 'bert', 'electra', 'slanted')
 UNITS = ('steps', 'tokens')
 KEYS = ('name', 'unit', 'warmup', 'decay', 'final')
 
@@ -94,6 +95,8 @@ def make_schedule(config, steps: int, tokens_per_step: int) -> Callable[[jax.Arr
 
     def rate(step):
         warming = jnp.minimum(_after(step, 0.0) / warmup_length, 1.0) if warmup else 1.0
+        if name == 'slanted':  # Howard and Ruder 2018, equation 3; its ratio is 1 / final
+            warming = final + (1.0 - final) * warming
         # What is left is counted back from the end: near it, 1 - progress would lose its digits.
         left = jnp.clip(-_after(step, end) / decay_length, 0.0, 1.0)
         if name == 'constant':

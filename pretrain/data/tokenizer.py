@@ -190,6 +190,37 @@ class Tokenizer:
         tokens = np.unique(np.searchsorted(ends, places, side='right'))
         return ids, tokens[tokens < len(ids)]
 
+    def encode_with_offsets(self, text):
+        """Tokenises text and says which of its characters each token stands for.
+
+        Args:
+            text: a passage; names of special tokens in it are text like any other.
+
+        Returns:
+            (ids, starts, ends), int64: ids as `encode` gives them; the characters of token i are
+            text[starts[i] : ends[i]]. A token that the model adds, such as a space before the
+            text, has none. Tokens that stand for one character together (its bytes, or the letters
+            that a ligature is normalised to) all have that character.
+        """
+        # As in `_ids`: the ids are those of the lines, one by one.
+        lines = [encodable(text)] if self._line_end is None else encodable(text).split('\n')
+        ids, offsets, pieces, at = [], [], [], 0
+        for line in lines:
+            if at:  # the line's end before this line
+                ids.append(self._line_end)
+                offsets.append((at - 1, at))
+                pieces.append('\n')
+            mapping = self._pieces.encode(line, return_type='offset_mapping')
+            ids += mapping['ids']
+            offsets += [(at + start, at + end) for start, end in mapping['offsets']]
+            pieces += mapping['pieces']
+            at += len(line) + 1
+        starts, ends = np.asarray(offsets, np.int64).reshape(-1, 2).T
+        # The library gives such a character to the last of its tokens alone.
+        added = np.array([not piece.strip('\u2581') for piece in pieces], bool)
+        ends = np.where((ends == starts) & ~added, starts + 1, ends)
+        return np.asarray(ids, np.int64), starts, ends
+
     def decode(self, ids):
         """Ids -> text; special ids, sentinels and padding of the table are shown as <name>."""
         parts, run = [], []

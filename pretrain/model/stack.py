@@ -133,7 +133,9 @@ class Block(nn.Module):
         if self.cross:
             x_BxTxD = add(x_BxTxD, 'cross_attention', cross_attention)
         feed_forward = FeedForward(config, residual_stddev, self.deterministic, name='feedforward')
-        return add(x_BxTxD, 'feedforward', feed_forward), (cache, context)
+        x_BxTxD = add(x_BxTxD, 'feedforward', feed_forward)
+        self.sow('intermediates', 'hidden', x_BxTxD)  # kept only where a caller asks for it
+        return x_BxTxD, (cache, context)
 
 
 class Stack(nn.Module):
@@ -181,7 +183,7 @@ class Stack(nn.Module):
             block = nn.remat(Block, policy=policy, prevent_cse=False)
         scanned = nn.scan(
             block,
-            variable_axes={'params': 0},
+            variable_axes={'params': 0, 'intermediates': 0},
             split_rngs={'params': True, 'dropout': True},
             in_axes=(0, nn.broadcast),
             length=self.layers,

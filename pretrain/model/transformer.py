@@ -200,7 +200,10 @@ class Transformer(nn.Module):
         if config.embedding_norm:
             x_BxLxD = self.embedding_norm(x_BxLxD)
         x_BxLxD = self.dropout(x_BxLxD, deterministic=deterministic)
-        return self.embedding_projection(x_BxLxD) if config.e != config.width else x_BxLxD
+        if config.e != config.width:
+            x_BxLxD = self.embedding_projection(x_BxLxD)
+        self.sow('intermediates', 'embedded', x_BxLxD)
+        return x_BxLxD
 
 
 def init(transformer, key):
@@ -208,6 +211,30 @@ def init(transformer, key):
     inputs = contract.Inputs(jnp.zeros((1, 2), jnp.int32))
     both = transformer.config.encoder_layers and transformer.config.decoder_layers
     return transformer.init(key, inputs, inputs if both else None)['params']
+
+
+def hidden_of_layers(transformer, params, inputs, key=None):
+    """The hidden states behind the embeddings and behind every layer, of one stack.
+
+    Args:
+        transformer: Transformer with one stack. params: its parameters.
+        inputs: contract.Inputs. key: of dropout; None: none.
+
+    Returns:
+        hidden_JxBxLxD, J one more than the layers; the last is what `hidden` returns.
+    """
+    last_BxLxD, kept = transformer.apply(
+        {'params': params},
+        inputs,
+        deterministic=key is None,
+        rngs=None if key is None else {'dropout': key},
+        method='hidden',
+        mutable=['intermediates'],
+    )
+    kept = kept['intermediates']
+    stack = 'encoder' if transformer.config.encoder_layers else 'decoder'
+    layers_NxBxLxD = kept[stack]['layers']['hidden'][0]
+    return jnp.concatenate([kept['embedded'][0][None], layers_NxBxLxD[:-1], last_BxLxD[None]])
 
 
 def bind(transformer, params):

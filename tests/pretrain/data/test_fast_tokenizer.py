@@ -250,6 +250,32 @@ def test_sentence_starts_are_mapped_without_changing_ids(ours, kind):
     assert tokens.tolist() == expected
 
 
+@pytest.mark.parametrize('kind', MAKERS)
+def test_characters_of_tokens(ours, kind):
+    """The expected ones by counting bytes; of pieces that normalise, by what is in them."""
+    tokens, rng = ours[kind], random.Random(4)
+    for text in [*HARD, *TEXT[:3], *(random_text(rng) for _ in range(100))]:
+        ids, starts, ends = tokens.encode_with_offsets(text)
+        assert ids.dtype == starts.dtype == ends.dtype == np.int64
+        assert ids.tolist() == tokens.encode(text).tolist()
+        if kind == 'bytes':
+            owner = [n for n, c in enumerate(text) for _ in c.encode('utf-8', 'replace')]
+            stops = np.cumsum(tokens.vocabulary.bytes_V[ids]).tolist()
+            assert starts.tolist() == [owner[stop] for stop in [0, *stops][: len(ids)]]
+            assert ends.tolist() == [owner[stop - 1] + 1 for stop in stops]
+        elif kind != 'words':
+            covered = {n for s, e in zip(starts, ends, strict=True) for n in range(s, e)}
+            assert covered == set(range(len(text)))
+    if kind == 'words':
+        text = 'The  CITY, of Çubuk\u200d, 山 ﬁ'
+        ids, starts, ends = tokens.encode_with_offsets(text)
+        shown = [text[s:e] for s, e in zip(starts, ends, strict=True)]
+        assert ''.join(shown) == 'TheCITY,ofÇubuk,山ﬁ'
+        read = [tokens.decode([i]).removeprefix('##') for i in ids]
+        assert shown[-1] == 'ﬁ'
+        assert [s.lower().replace('ç', 'c') for s in shown[:-1]] == read[:-1]
+
+
 def test_special_ids_are_shown(ours):
     tokens = ours['unigram']
     v = tokens.vocabulary

@@ -101,6 +101,48 @@ def test_a_text_that_is_not_covered_byte_by_byte_is_mapped_too(small):
     assert small.decode(ids[tokens[1] :]).strip() == 'Three four.'
 
 
+def test_characters_of_tokens(small):
+    """The expected ones by counting bytes; all of them together are the text."""
+    rng = random.Random(3)
+    for text in [*HARD, *TEXT[:3], '', *(random_text(rng) for _ in range(300))]:
+        ids, starts, ends = small.encode_with_offsets(text)
+        assert ids.dtype == starts.dtype == ends.dtype == np.int64
+        assert ids.tolist() == small.encode(text).tolist()
+        owner = [n for n, character in enumerate(text) for _ in character.encode()]
+        stops = np.cumsum(small.vocabulary.bytes_V[ids]).tolist()
+        assert starts.tolist() == [owner[stop] for stop in [0, *stops][: len(ids)]]
+        assert ends.tolist() == [owner[stop - 1] + 1 for stop in stops]
+
+
+def test_characters_of_a_text_that_is_not_covered_byte_by_byte(small):
+    text = 'a\u2581山\n\u2581\ud800b'
+    ids, starts, ends = small.encode_with_offsets(text)
+    assert ids.tolist() == small.encode(text).tolist()
+    cut = zip(starts.tolist(), ends.tolist(), strict=True)
+    assert list(dict.fromkeys(cut)) == [(n, n + 1) for n in range(len(text))]
+
+
+def test_characters_of_a_normalised_text():
+    """As T5's: a space before the text, runs of spaces as one, ligatures in letters."""
+    import io
+
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(TEXT), model_writer=model, vocab_size=120, model_type='unigram',
+        minloglevel=2, pad_id=0, eos_id=1, unk_id=2, bos_id=-1,
+    )  # fmt: skip
+    tokens = tokenizer.Tokenizer(model.getvalue())
+
+    text = 'y  ﬁ \U0001f680e\u0301\u2026 '
+    ids, starts, ends = tokens.encode_with_offsets(text)
+    assert ids.tolist() == tokens.encode(text).tolist()
+    shown = [(text[s:e], int(s)) for s, e in zip(starts, ends, strict=True)]
+    assert shown == [
+        ('', 0), ('y', 0), ('  ', 1), ('ﬁ', 3), ('ﬁ', 3), (' ', 4), ('\U0001f680e\u0301', 5),
+        ('\u2026', 8), ('\u2026', 8), ('\u2026', 8),
+    ]  # fmt: skip
+
+
 def test_training_is_deterministic(small):
     assert tokenizer.train(TEXT, 330).model == small.model
 

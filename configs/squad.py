@@ -1,0 +1,33 @@
+"""SQuAD 1.1 and 2.0 (Rajpurkar et al. 2016, 2018): fine-tunes a checkpoint to find answers.
+
+    python -m pretrain.evaluate --benchmark=squad --checkpoint=runs/bert-tiny --data_dir=DATA \\
+        --workdir=runs/bert-tiny-squad --config=configs/squad.py:v1.1
+
+DATA holds train-v1.1.json and dev-v1.1.json, or those of v2.0. The settings are those of BERT's
+released code for a base model: windows of 384 tokens every 128, batches of 12, a rate of 3e-5,
+2 epochs. A GPU's hour for a base model (not measured).
+"""
+
+from ml_collections import ConfigDict
+
+from configs.transfer import transfer
+
+
+def get_config(name='v1.1'):
+    """The config of a version."""
+    if name not in ('v1.1', 'v2.0'):
+        raise ValueError(f'unknown variant {name!r}; there are: v1.1, v2.0')
+    config = transfer('squad', f'squad_{name}')
+    config.transfer.update(epochs=2, batch_size=12, length=384)
+    config.optimizer.update(learning_rate=3e-5)
+    config.squad = ConfigDict(
+        {
+            'version': name[1:],
+            'stride': 128,  # tokens from one window to the next
+            'question_length': 64,
+            'answer_length': 30,  # tokens
+            'best': 20,  # starts, and ends, that are looked at
+            'threshold': 0.0,  # of 2.0: no answer where the null score is more than this above
+        }
+    )
+    return config

@@ -1,0 +1,64 @@
+"""Fine-tunes a checkpoint on one task and scores it.
+
+    python -m pretrain.finetune --config=configs/glue.py:sst2 --checkpoint=runs/bert-tiny \\
+        --data_dir=DATA --workdir=runs/bert-tiny-sst2
+
+The checkpoint is any run: pretrained here, converted, or fine-tuned on another task. The workdir
+gets the scores (result.json), the answers to dev and test, and, in `model/`, the fine-tuned model
+as a run of its own, unless --nosave. `pretrain.evaluate` runs all tasks of a benchmark with several
+seeds.
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from pretrain import assembly, commandline, partitioning, run_folder
+from pretrain.data.shards import write_whole
+from pretrain.errors import UserError
+from pretrain.transfer import experiment, fine_tuned, sources, surgery
+
+CONFIG = commandline.define_config()
+CHECKPOINT = flags.DEFINE_string('checkpoint', None, 'Folder of a run.', required=True)
+STEP = flags.DEFINE_integer('step', None, 'Of the checkpoint; default: the newest whole one.')
+DATA_DIR = flags.DEFINE_string('data_dir', None, 'Folder of the official files.', required=True)
+WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the results.', required=True)
+SAVE = flags.DEFINE_bool('save', True, 'Keep the fine-tuned parameters.')
+
+
+def main(argv):
+    """Reads, trains, answers, writes: in this order, mistakes first."""
+    if len(argv) > 1:
+        raise UserError(f'unknown argument {argv[1]!r}')
+    config, workdir = CONFIG.value, Path(WORKDIR.value)
+    if config is None or 'transfer' not in config:
+        raise UserError('--config is no config of a task: for example configs/glue.py:sst2')
+    if not config.task:
+        raise UserError(f'--config names no task: for example configs/{config.benchmark}.py:TASK')
+    assembly.use_compilation_cache(config.cache)
+    mesh = partitioning.make_mesh(config.mesh)
+    run = commandline.read_run_config(CHECKPOINT.value)
+    source = surgery.open_source(CHECKPOINT.value, run, STEP.value)
+    task, data = sources.open_task(config, DATA_DIR.value)
+    settings = experiment.settings_of(config, source, data, task, config.seed, 'pretrained')
+    lock = run_folder.lock(workdir)
+    facts = experiment.read(workdir, settings)
+    if facts is None:
+        made = sources.open_experiment(source, task, data, config, mesh)
+        print(made.banner())
+        outcome = made.run(config.seed)
+        if SAVE.value and outcome.params:
+            fine_tuned.write(workdir / 'model', source, task, outcome.params)
+        with write_whole(workdir / 'config.json') as file:
+            file.write(config.to_json(indent=2).encode())
+        made.write(workdir, outcome, settings)
+        facts = experiment.read(workdir, settings)
+    lock.close()
+    for split, scores in facts['scores'].items():
+        shown = ', '.join(f'{name} {value:.4f}' for name, value in scores.items())
+        print(f'{task.title} {split}: {shown}')
+    print(f'wrote {workdir}')
+
+
+if __name__ == '__main__':
+    commandline.run(main)

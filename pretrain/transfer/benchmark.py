@@ -1,0 +1,212 @@
+"""A checkpoint on every task of a benchmark that there is data for, seed after seed.
+
+Each (task, kind of start, seed) is stored as it finishes, so a second call makes what is missing
+and no more.
+"""
+
+import itertools
+import statistics
+from pathlib import Path
+from typing import NamedTuple
+
+from pretrain.data.shards import write_whole
+from pretrain.errors import UserError
+from pretrain.transfer import casts, experiment, metrics, readers, sources, submission
+from pretrain.transfer.experiment import PRETRAINED, SCRATCH
+from pretrain.transfer.sources import TASKS
+
+MISMATCHED = 'dev_mismatched'
+
+
+class TaskResult(NamedTuple):
+    """What is known of a task.
+
+    task: Task. majority: {metric: value} of always answering what is most frequent in train.
+    runs: {PRETRAINED or SCRATCH: list of stored results, a dict a seed}.
+    setting: the point of a grid that was chosen on dev, {key: value}; {} without a grid.
+    tried: how many points were tried.
+    """
+
+    task: object
+    majority: dict
+    runs: dict
+    setting: dict
+    tried: int
+
+
+def run_task(source, task, data, config, mesh, workdir, seeds, scratch_seeds, say=print, grid=None):
+    """Runs what is not stored yet of a task, and returns all of it as a TaskResult.
+
+    Args:
+        source: surgery.Source. task: Task. data: Data. config: of the transfer. mesh: jax Mesh.
+        workdir: of the benchmark. seeds: number of seeds. scratch_seeds: from scratch.
+        say: prints a line.
+        grid: {key of the config: values}: every combination is run with every seed and the one
+            with the highest mean on dev is kept; the others stay stored.
+    """
+    points = [{}]
+    if grid:
+        points = [dict(zip(grid, values)) for values in itertools.product(*grid.values())]
+    if not _trains(source, config) and config.transfer.shots == 0:
+        seeds = min(seeds, 1)  # nothing is drawn
+    best = None
+    for point in points:
+        changed = _with(config, point)
+        name = ','.join(f'{k.rpartition(".")[2]}={v}' for k, v in point.items())
+        folder = Path(workdir) / task.name / PRETRAINED / name
+        made = _run_kind(
+            source, task, data, changed, mesh, folder, seeds, PRETRAINED, say, name and f' {name}'
+        )
+        score = statistics.mean(r['scores']['dev']['score'] for r in made)
+        if best is None or score > best[0]:
+            best = score, point, made, changed
+    _, point, made, changed = best
+    runs = {PRETRAINED: made}
+    if scratch_seeds:
+        folder = Path(workdir) / task.name / SCRATCH
+        runs[SCRATCH] = _run_kind(
+            source, task, data, changed, mesh, folder, scratch_seeds, SCRATCH, say, ''
+        )
+    return TaskResult(task, majority(task, data), runs, point, len(points))
+
+
+def _trains(source, config):
+    return (config.transfer.cast or casts.default_cast(source)) != 'choices'
+
+
+def _with(config, point):
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+        for key, value in point.items():
+            section, name = key.split('.')
+            config[section][name] = value
+    return config
+
+
+def _run_kind(source, task, data, config, mesh, folder, seeds, kind, say, label):
+    results, made = [], None
+    for seed in range(seeds):
+        place = folder / f'seed-{seed}'
+        settings = experiment.settings_of(config, source, data, task, seed, kind)
+        facts = experiment.read(place, settings)
+        if facts is None:
+            if made is None:
+                made = sources.open_experiment(source, task, data, config, mesh)
+            outcome = made.run(seed, kind)
+            made.write(place, outcome, settings)
+            facts = experiment.read(place, settings)
+            shown = ', '.join(f'{k} {v:.4f}' for k, v in facts['scores'].get('dev', {}).items())
+            say(f'{task.title} {kind}{label} seed {seed}: {shown}')
+        results.append(facts)
+    return results
+
+
+def majority(task, data):
+    """The dev scores of always answering what is most frequent in train; {} where unknown."""
+    train = data.splits.get('train') or []
+    dev = data.splits.get('dev') or []
+    if not dev or not train:
+        return {}
+    if task.kind == 'number':
+        constant = statistics.mean(e.label for e in train)
+    elif task.kind != 'entity':
+        counts = {label: 0 for label in task.labels}
+        for e in train:
+            counts[e.label] += 1
+        constant = max(counts, key=counts.get)
+    made = [e.choices[0] if task.kind == 'entity' else constant for e in dev]
+    scores = metrics.score(task, dev, made)
+    if MISMATCHED in data.splits:
+        other = data.splits[MISMATCHED]
+        scores['accuracy_mismatched'] = metrics.score(task, other, [constant] * len(other))[
+            'accuracy'
+        ]
+    return scores
+
+
+def dev_scores(result):
+    """A stored result's scores on dev, MNLI's mismatched accuracy among them."""
+    scores = dict(result['scores'].get('dev', {}))
+    if MISMATCHED in result['scores']:
+        scores['accuracy_mismatched'] = result['scores'][MISMATCHED]['accuracy']
+        scores['score'] = (scores['accuracy'] + scores['accuracy_mismatched']) / 2
+    return scores
+
+
+def median_seed(results):
+    """The number of the seed whose dev score is the (lower) median."""
+    order = sorted(range(len(results)), key=lambda i: dev_scores(results[i])['score'])
+    return order[(len(order) - 1) // 2]
+
+
+def write_submission(benchmark, results, data, workdir):
+    """Writes the servers' files from the seed of each task with the median dev score.
+
+    Args:
+        benchmark: 'glue' or 'superglue'. results: list of TaskResult.
+        data: {task name: Data}. workdir: of the benchmark.
+
+    Returns:
+        submission.Submission.
+    """
+    if benchmark not in submission.FILES:
+        return submission.Submission(None, [])
+    predicted = {}
+    for result in results:
+        own = data[result.task.name]
+        name = ','.join(f'{k.rpartition(".")[2]}={v}' for k, v in result.setting.items())
+        folder = Path(workdir) / result.task.name / PRETRAINED / name
+        folder /= f'seed-{median_seed(result.runs[PRETRAINED])}'
+        for split, key in (('test', ''), ('test_mismatched', '_mismatched')):
+            if split in own.splits:
+                made = experiment.read_predictions(folder, split)
+                predicted[result.task.name + key] = result.task, own.splits[split], made
+        for other, (task, examples) in own.related.items():
+            predicted[other] = task, examples, experiment.read_predictions(folder, other)
+    return submission.write(Path(workdir) / 'submission', benchmark, predicted)
+
+
+def chosen_tasks(config, data_dir, names=()):
+    """The tasks of a benchmark that can be run, and why the others cannot.
+
+    Args:
+        config: of the transfer; its `task`, where it names one, is the only one.
+        data_dir: folder of the official files. names: only these; (): all.
+
+    Returns:
+        (names of the tasks, {name: why not}).
+
+    Raises:
+        UserError: an unknown name, or none can be run.
+    """
+    name = config.benchmark
+    if name not in TASKS:  # SQuAD, of which the config names the version
+        return [config.task], {}
+    tasks = TASKS[name]
+    own = [task for task, facts in tasks.items() if not facts.predicted_by]
+    names = names or ([config.task] if config.task else own)
+    for task in names:
+        if task not in own:
+            raise UserError(f'--tasks: {task!r} is none of {", ".join(own)}')
+    present = readers.available(data_dir, tasks)
+    found, missing = [], {}
+    for task in own:
+        if task in names:
+            absent = [split for split in ('train', 'dev') if split not in present.get(task, ())]
+            if absent:
+                missing[task] = f'no {" and no ".join(absent)} split'
+            else:
+                found.append(task)
+        elif task in present:
+            missing[task] = 'not asked for'
+    if not found:
+        raise UserError(
+            f'--data_dir={str(data_dir)!r} has no train and dev files of {", ".join(names)}'
+        )
+    return found, missing
+
+
+def store(workdir, name, content):
+    """Writes a text or bytes into the benchmark's folder, whole or not at all."""
+    with write_whole(Path(workdir) / name) as file:
+        file.write(content if isinstance(content, bytes) else content.encode())
