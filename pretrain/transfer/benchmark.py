@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from pretrain.data.shards import write_whole
 from pretrain.errors import UserError
-from pretrain.transfer import casts, experiment, metrics, readers, sources, submission
+from pretrain.transfer import casts, experiment, metrics, sources, submission
 from pretrain.transfer.experiment import PRETRAINED, SCRATCH
 from pretrain.transfer.sources import TASKS
 
@@ -47,34 +47,62 @@ def run_task(source, task, data, config, mesh, workdir, seeds, scratch_seeds, sa
     points = [{}]
     if grid:
         points = [dict(zip(grid, values)) for values in itertools.product(*grid.values())]
-    if not _trains(source, config) and config.transfer.shots == 0:
+    cast = config.transfer.cast or casts.default_cast(source)
+    if cast == 'choices' and not config.transfer.shots:
         seeds = min(seeds, 1)  # nothing is drawn
     best = None
     for point in points:
-        changed = _with(config, point)
-        name = ','.join(f'{k.rpartition(".")[2]}={v}' for k, v in point.items())
-        folder = Path(workdir) / task.name / PRETRAINED / name
-        made = _run_kind(
-            source, task, data, changed, mesh, folder, seeds, PRETRAINED, say, name and f' {name}'
-        )
-        score = statistics.mean(r['scores']['dev']['score'] for r in made)
+        runs = _Runs(source, task, data, _with(config, point), mesh, say, Path(workdir) / task.name)
+        made = runs.all(PRETRAINED, point, seeds)
+        score = statistics.mean(dev_scores(r)['score'] for r in made)
         if best is None or score > best[0]:
-            best = score, point, made, changed
-    _, point, made, changed = best
-    runs = {PRETRAINED: made}
+            best = score, point, made, runs
+    _, point, made, runs = best
+    found = {PRETRAINED: made}
     if scratch_seeds:
-        folder = Path(workdir) / task.name / SCRATCH
-        runs[SCRATCH] = _run_kind(
-            source, task, data, changed, mesh, folder, scratch_seeds, SCRATCH, say, ''
-        )
-    return TaskResult(task, majority(task, data), runs, point, len(points))
+        found[SCRATCH] = runs.all(SCRATCH, point, scratch_seeds)
+    return TaskResult(task, majority(task, data), found, point, len(points))
 
 
-def _trains(source, config):
-    return (config.transfer.cast or casts.default_cast(source)) != 'choices'
+class _Runs:
+    """The stored runs of a task with one setting, made where they are missing."""
+
+    def __init__(self, source, task, data, config, mesh, say, folder):
+        self.made = None  # opened where something is missing, and then for all seeds
+        self.parts = source, task, data, config, mesh
+        self.say, self.folder = say, folder
+
+    def all(self, kind, point, seeds):
+        """The results of seeds 0 .. seeds - 1."""
+        source, task, data, config, _ = self.parts
+        results = []
+        for seed in range(seeds):
+            place = seed_folder(self.folder, kind, point, seed)
+            settings = experiment.settings_of(config, source, data, task, seed, kind)
+            facts = experiment.read(place, settings)
+            if facts is None:
+                if self.made is None:
+                    self.made = sources.open_experiment(*self.parts)
+                self.made.write(place, self.made.run(seed, kind), settings)
+                facts = experiment.read(place, settings)
+                shown = ', '.join(f'{k} {v:.4f}' for k, v in facts['scores'].get('dev', {}).items())
+                self.say(f'{task.title} {kind} {point_name(point)} seed {seed}: {shown}')
+            results.append(facts)
+        return results
+
+
+def point_name(point):
+    """A point of a grid as the name of its folder: 'batch_size=16,epochs=3'; '' without a grid."""
+    return ','.join(f'{key.rpartition(".")[2]}={value}' for key, value in point.items())
+
+
+def seed_folder(folder, kind, point, seed):
+    """Where a result is stored below the folder of its task."""
+    return folder / kind / point_name(point) / f'seed-{seed}'
 
 
 def _with(config, point):
+    """The config with the values of a point of a grid."""
     config = config.copy_and_resolve_references()
     with config.unlocked():
         for key, value in point.items():
@@ -83,29 +111,11 @@ def _with(config, point):
     return config
 
 
-def _run_kind(source, task, data, config, mesh, folder, seeds, kind, say, label):
-    results, made = [], None
-    for seed in range(seeds):
-        place = folder / f'seed-{seed}'
-        settings = experiment.settings_of(config, source, data, task, seed, kind)
-        facts = experiment.read(place, settings)
-        if facts is None:
-            if made is None:
-                made = sources.open_experiment(source, task, data, config, mesh)
-            outcome = made.run(seed, kind)
-            made.write(place, outcome, settings)
-            facts = experiment.read(place, settings)
-            shown = ', '.join(f'{k} {v:.4f}' for k, v in facts['scores'].get('dev', {}).items())
-            say(f'{task.title} {kind}{label} seed {seed}: {shown}')
-        results.append(facts)
-    return results
-
-
 def majority(task, data):
     """The dev scores of always answering what is most frequent in train; {} where unknown."""
     train = data.splits.get('train') or []
     dev = data.splits.get('dev') or []
-    if not dev or not train:
+    if not dev or not train or task.kind == 'span':
         return {}
     if task.kind == 'number':
         constant = statistics.mean(e.label for e in train)
@@ -149,14 +159,16 @@ def write_submission(benchmark, results, data, workdir):
     Returns:
         submission.Submission.
     """
+    if benchmark == 'squad':
+        return _write_squad(results[0], workdir)
     if benchmark not in submission.FILES:
         return submission.Submission(None, [])
     predicted = {}
     for result in results:
         own = data[result.task.name]
-        name = ','.join(f'{k.rpartition(".")[2]}={v}' for k, v in result.setting.items())
-        folder = Path(workdir) / result.task.name / PRETRAINED / name
-        folder /= f'seed-{median_seed(result.runs[PRETRAINED])}'
+        seed = median_seed(result.runs[PRETRAINED])
+        folder = Path(workdir) / result.task.name
+        folder = seed_folder(folder, PRETRAINED, result.setting, seed)
         for split, key in (('test', ''), ('test_mismatched', '_mismatched')):
             if split in own.splits:
                 made = experiment.read_predictions(folder, split)
@@ -164,6 +176,18 @@ def write_submission(benchmark, results, data, workdir):
         for other, (task, examples) in own.related.items():
             predicted[other] = task, examples, experiment.read_predictions(folder, other)
     return submission.write(Path(workdir) / 'submission', benchmark, predicted)
+
+
+def _write_squad(result, workdir):
+    folder = Path(workdir) / result.task.name
+    folder = seed_folder(folder, PRETRAINED, result.setting, median_seed(result.runs[PRETRAINED]))
+    lines = experiment.read_lines(folder, 'dev')
+    texts = {line['index']: line['prediction'] for line in lines}
+    odds = {line['index']: line['null_odds'] for line in lines}
+    null = odds if None not in odds.values() else None
+    return submission.Submission(
+        submission.write_squad(Path(workdir) / 'submission', texts, null)[0], []
+    )
 
 
 def chosen_tasks(config, data_dir, names=()):
@@ -188,7 +212,7 @@ def chosen_tasks(config, data_dir, names=()):
     for task in names:
         if task not in own:
             raise UserError(f'--tasks: {task!r} is none of {", ".join(own)}')
-    present = readers.available(data_dir, tasks)
+    present = sources.available(data_dir, tasks)
     found, missing = [], {}
     for task in own:
         if task in names:
@@ -199,6 +223,9 @@ def chosen_tasks(config, data_dir, names=()):
                 found.append(task)
         elif task in present:
             missing[task] = 'not asked for'
+    for task, facts in tasks.items():
+        if facts.predicted_by and task in present and facts.predicted_by not in found:
+            missing[task] = f'the model of {facts.predicted_by} answers it, which is not run'
     if not found:
         raise UserError(
             f'--data_dir={str(data_dir)!r} has no train and dev files of {", ".join(names)}'

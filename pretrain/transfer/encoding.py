@@ -1,5 +1,6 @@
 """From examples to rows of token ids: for an encoder, for a decoder, and for text to text."""
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -61,10 +62,11 @@ def encoder_rows(tokens, task, examples, length, types):
         contract.require(vocabulary, cls='an encoder', sep='an encoder')
     except ValueError as error:
         raise UserError(str(error)) from None
+    encode = functools.lru_cache(256)(tokens.encode_with_offsets)  # a passage has many questions
     rows = []
     for number, example in enumerate(examples):
         for sides, goal in _sides(task, example):
-            encoded = [[_encode(tokens, p, i) for i, p in enumerate(side)] for side in sides]
+            encoded = [[_encode(encode, p, i) for i, p in enumerate(side)] for side in sides]
             _shorten(encoded, sides, length - 1 - len(sides))
             ids, kinds, places = [vocabulary.cls], [0], {}
             for kind, (side, pieces) in enumerate(zip(sides, encoded)):
@@ -172,10 +174,10 @@ def _is_answer(example, entity):
     return float(entity in example.answers) if example.answers else -1
 
 
-def _encode(tokens, piece, number):
+def _encode(encode, piece, number):
     """(ids, starts, ends) of a piece; behind another of its side it begins with a space."""
     space = ' ' if number else ''
-    ids, starts, ends = tokens.encode_with_offsets(space + piece.text)
+    ids, starts, ends = encode(space + piece.text)
     return ids.tolist(), starts - len(space), ends - len(space)
 
 

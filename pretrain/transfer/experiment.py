@@ -77,7 +77,7 @@ class Experiment:
             raise UserError(f'{task.title} has no train split to fine-tune on')
         self.cast = self._make_cast()
         train = part_of(data.splits['train'], config.transfer.train_rows)
-        self.rows = self.cast.rows(train, True)
+        self.rows = self.cast.rows(self._shown(train, 'tokenising train'), True)
         self.trainer = finetuning.Trainer(self.cast, config, source.tokenizer, mesh)
 
     @functools.cached_property
@@ -117,7 +117,7 @@ class Experiment:
         else:
             params, report = self.start(seed, kind)
             facts |= {'surgery': str(report)} if report else {}
-            done = self.trainer.train(params, self.rows, seed, self._bar(f'seed {seed}'))
+            done = self.trainer.train(params, self.rows, seed, self._bar(f'{kind} seed {seed}'))
             params = done.params
             facts |= {
                 'steps': done.steps,
@@ -131,7 +131,9 @@ class Experiment:
         scores, predictions = {}, {}
         ranked = {}
         for name, task, examples in self._asked():
-            predictions[name], _ = answer(examples)
+            predictions[name], _ = answer(
+                examples, progress=lambda batches, n=name: self._shown(batches, f'answering {n}')
+            )
             if self._is_labelled(examples):
                 scores[name] = self._score(task, examples, predictions[name])
                 if self.trained and self.cast.head is None:
@@ -204,6 +206,12 @@ class Experiment:
         )
         return metrics.score(task, examples, made) if made else None
 
+    def _shown(self, items, text):
+        """The items under a bar, where they take more than seconds."""
+        if not self.show:
+            return items
+        return tqdm(items, desc=f'{self.task.title} {text}', delay=3, leave=False)
+
     def _bar(self, text):
         if not self.show:
             return None
@@ -251,7 +259,12 @@ def read(folder, settings):
     return facts
 
 
+def read_lines(folder, name):
+    """What is stored of each example of a split, in their order."""
+    text = (Path(folder) / f'{name}.jsonl').read_text(encoding='utf-8')
+    return [json.loads(line) for line in text.split('\n') if line]
+
+
 def read_predictions(folder, name):
     """The stored predictions of a split, in the order of its examples."""
-    text = (Path(folder) / f'{name}.jsonl').read_text(encoding='utf-8')
-    return [json.loads(line)['prediction'] for line in text.split('\n') if line]
+    return [line['prediction'] for line in read_lines(folder, name)]

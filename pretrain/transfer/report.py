@@ -26,6 +26,12 @@ SHOWN = {
     'token_exact': 'EM',
     'gender_parity': 'parity',
     'exact': 'EM',
+    'HasAns_exact': 'EM where there is an answer',
+    'HasAns_f1': 'F1 where there is an answer',
+    'NoAns_exact': 'EM where there is none',
+    'NoAns_f1': 'F1 where there is none',
+    'best_exact': 'EM at the best threshold',
+    'best_f1': 'F1 at the best threshold',
 }
 
 
@@ -123,7 +129,9 @@ def markdown(facts):
     lines = [_line(header), _line(['---'] * len(header))]
     for name, task in facts['tasks'].items():
         for metric, found in task['metrics'].items():
-            if metric == 'score' and len(_own(task)) < 2:
+            base = metric.partition(' by ')[0]
+            mean = base == 'score' and 1 < len(_own(task)) and facts['benchmark'] != 'squad'
+            if base not in SHOWN and not mean:
                 continue
             cells = [task['title'], _metric(metric, _own(task))]
             cells += [_cell(found.get(kind)) for kind in kinds]
@@ -159,14 +167,13 @@ def markdown(facts):
 
 def _own(task):
     """The metrics of a task that are not their mean."""
-    return [m for m in task['metrics'] if m != 'score' and ' by rank' not in m]
+    return [m for m in task['metrics'] if m in SHOWN]
 
 
 def _metric(name, own):
-    if name == 'score':
-        return f'mean of {len(own)}'
     base, _, way = name.partition(' by ')
-    return SHOWN.get(base, base) + (f' by {way}' if way else '')
+    shown = f'mean of {len(own)}' if base == 'score' else SHOWN[base]
+    return shown + (f' by {way}' if way else '')
 
 
 def _cell(found):

@@ -4,7 +4,7 @@ import hashlib
 import json
 
 from pretrain.errors import UserError
-from pretrain.transfer import glue, own, readers, snli, squad_task, superglue
+from pretrain.transfer import glue, own, readers, snli, squad_task, superglue, tensorflow_datasets
 from pretrain.transfer.experiment import Data, Experiment
 
 TASKS = {'glue': glue.TASKS, 'superglue': superglue.TASKS, 'snli': snli.TASKS}
@@ -42,17 +42,44 @@ def load(benchmark, task, data_dir):
         UserError: a file is missing or wrong.
     """
     tasks = TASKS[benchmark]
-    present = readers.available(data_dir, tasks)
+    present = available(data_dir, tasks)
     # What a task cannot do without is read even where it is not: the reader says what is missing.
     wanted = dict.fromkeys(('train', 'dev', *present.get(task.name, ())))
-    splits = {split: task.read(data_dir, split) for split in wanted if split in task.splits}
+    splits = {split: read(task, data_dir, split) for split in wanted if split in task.splits}
     related = {
-        name: (other, other.read(data_dir, split))
+        name: (other, read(other, data_dir, split))
         for name, other in tasks.items()
         if other.predicted_by == task.name
         for split in present.get(name, ())
     }
     return Data(splits, related, digest(splits, related))
+
+
+def available(data_dir, tasks):
+    """{name: splits present} of tasks of one benchmark, in a folder or from tensorflow-datasets."""
+    folder = _prepared(data_dir)
+    if folder is None:
+        return readers.available(data_dir, tasks)
+    return tensorflow_datasets.available(folder, tasks)
+
+
+def read(task, data_dir, split):
+    """The examples of a split.
+
+    Args:
+        task: Task. data_dir: folder of official files, or `tfds:FOLDER` of what tensorflow-datasets
+            has prepared. split: one of the task's.
+    """
+    folder = _prepared(data_dir)
+    if folder is None:
+        return task.read(data_dir, split)
+    return tensorflow_datasets.read(task, split, folder)
+
+
+def _prepared(data_dir):
+    """The folder of a data_dir `tfds:FOLDER`; None for a plain folder."""
+    name, colon, folder = str(data_dir).partition(':')
+    return folder if colon and name == 'tfds' else None
 
 
 def digest(splits, related):

@@ -64,6 +64,23 @@ def read(task, split, data_dir):
     return sorted(examples, key=lambda example: example.index)  # it shuffles what it writes
 
 
+def available(data_dir, tasks):
+    """{name: tuple of splits} of those of the tasks that the library has prepared.
+
+    Raises:
+        UserError: none is.
+    """
+    folder = Path(data_dir).expanduser()
+    found = {
+        name: tuple(split for split in task.splits if split in (*SPLITS, *MNLI_SPLITS))
+        for name, task in tasks.items()
+        if (folder / 'glue' / name).is_dir() and task.benchmark == 'glue'
+    }
+    if not found:
+        raise UserError(f'--data_dir=tfds:{data_dir} holds no glue/TASK that it has prepared')
+    return found
+
+
 def _example(row, task, label):
     fields = {name: _text(row[name]).strip(' ') for name in task.texts}
     number = np.asarray(row['label'])
