@@ -38,7 +38,7 @@ from pretrain import (
 from pretrain.data import tokenizer
 from pretrain.data.shards import write_whole
 from pretrain.errors import UserError
-from pretrain.transfer import benchmark, report, sources, surgery
+from pretrain.transfer import benchmark, report, settings, sources, surgery
 
 TRANSFER = ('glue', 'superglue', 'squad', 'snli')
 BENCHMARKS = ('text', *TRANSFER)
@@ -139,6 +139,8 @@ def score_tasks():
     if GRID.value and GRID.value not in grids:
         raise UserError(f'--grid={GRID.value} is none of {", ".join(grids)}')
     grid = commandline.flatten(grids[GRID.value]) if GRID.value else None
+    for point in benchmark.points_of(grid):
+        settings.check(benchmark.with_point(config, point))
     assembly.use_compilation_cache(config.cache)
     mesh = partitioning.make_mesh(config.mesh)
     run = commandline.read_run_config(CHECKPOINT.value)

@@ -16,7 +16,7 @@ from absl import flags
 from pretrain import assembly, commandline, partitioning, run_folder
 from pretrain.data.shards import write_whole
 from pretrain.errors import UserError
-from pretrain.transfer import experiment, fine_tuned, sources, surgery
+from pretrain.transfer import experiment, fine_tuned, settings, sources, surgery
 
 CONFIG = commandline.define_config()
 CHECKPOINT = flags.DEFINE_string('checkpoint', None, 'Folder of a run.', required=True)
@@ -35,15 +35,19 @@ def main(argv):
         raise UserError('--config is no config of a task: for example configs/glue.py:sst2')
     if not config.task:
         raise UserError(f'--config names no task: for example configs/{config.benchmark}.py:TASK')
+    settings.check(config)
+    if run_folder.has_checkpoints(workdir):
+        raise UserError(f'--workdir: {str(workdir)!r} holds a run: give another folder')
     assembly.use_compilation_cache(config.cache)
     mesh = partitioning.make_mesh(config.mesh)
     run = commandline.read_run_config(CHECKPOINT.value)
     source = surgery.open_source(CHECKPOINT.value, run, STEP.value)
     task, data = sources.open_task(config, DATA_DIR.value)
-    settings = experiment.settings_of(config, source, data, task, config.seed, 'pretrained')
+    needed = experiment.settings_of(config, source, data, task, config.seed, 'pretrained')
     lock = run_folder.lock(workdir)
-    facts = experiment.read(workdir, settings)
+    facts = experiment.read(workdir, needed)
     if facts is None:
+        fine_tuned.clear(workdir / 'model')
         made = sources.open_experiment(source, task, data, config, mesh)
         print(made.banner())
         outcome = made.run(config.seed)
@@ -51,8 +55,8 @@ def main(argv):
             fine_tuned.write(workdir / 'model', source, task, outcome.params)
         with write_whole(workdir / 'config.json') as file:
             file.write(config.to_json(indent=2).encode())
-        made.write(workdir, outcome, settings)
-        facts = experiment.read(workdir, settings)
+        made.write(workdir, outcome, needed)
+        facts = experiment.read(workdir, needed)
     lock.close()
     for split, scores in facts['scores'].items():
         shown = ', '.join(f'{name} {value:.4f}' for name, value in scores.items())

@@ -44,15 +44,14 @@ def run_task(source, task, data, config, mesh, workdir, seeds, scratch_seeds, sa
         grid: {key of the config: values}: every combination is run with every seed and the one
             with the highest mean on dev is kept; the others stay stored.
     """
-    points = [{}]
-    if grid:
-        points = [dict(zip(grid, values)) for values in itertools.product(*grid.values())]
+    points = points_of(grid)
     cast = config.transfer.cast or casts.default_cast(source)
     if cast == 'choices' and not config.transfer.shots:
         seeds = min(seeds, 1)  # nothing is drawn
     best = None
     for point in points:
-        runs = _Runs(source, task, data, _with(config, point), mesh, say, Path(workdir) / task.name)
+        own = with_point(config, point)
+        runs = _Runs(source, task, data, own, mesh, say, Path(workdir) / task.name)
         made = runs.all(PRETRAINED, point, seeds)
         score = statistics.mean(dev_scores(r)['score'] for r in made)
         if best is None or score > best[0]:
@@ -101,13 +100,33 @@ def seed_folder(folder, kind, point, seed):
     return folder / kind / point_name(point) / f'seed-{seed}'
 
 
-def _with(config, point):
-    """The config with the values of a point of a grid."""
+def points_of(grid):
+    """All combinations of a grid's values, {key: value}; one that is empty without a grid."""
+    if not grid:
+        return [{}]
+    values = [v if isinstance(v, tuple | list) else (v,) for v in grid.values()]
+    return [dict(zip(grid, chosen)) for chosen in itertools.product(*values)]
+
+
+def with_point(config, point):
+    """The config with the values of a point of a grid.
+
+    Raises:
+        UserError: the config has no such key, or a value of another type there.
+    """
     config = config.copy_and_resolve_references()
-    with config.unlocked():
-        for key, value in point.items():
-            section, name = key.split('.')
-            config[section][name] = value
+    for key, value in point.items():
+        *sections, name = key.split('.')
+        section = config
+        try:
+            for part in sections:
+                section = section[part]
+            if name not in section:
+                raise KeyError(f'it has no {name}')
+            section[name] = value
+        except (AttributeError, KeyError, TypeError) as error:
+            why = str(error.args[0]).partition('\n')[0]
+            raise UserError(f'grid: {key}={value!r} does not suit the config: {why}') from None
     return config
 
 
@@ -205,6 +224,8 @@ def chosen_tasks(config, data_dir, names=()):
     """
     name = config.benchmark
     if name not in TASKS:  # SQuAD, of which the config names the version
+        if any(task != config.task for task in names):
+            raise UserError(f'--tasks: there is {config.task} alone; --config names the version')
         return [config.task], {}
     tasks = TASKS[name]
     own = [task for task, facts in tasks.items() if not facts.predicted_by]

@@ -124,6 +124,11 @@ def _head_cast(source, task, settings):
     with_lm = settings.lm_coefficient > 0
     if with_lm and (is_encoder or not model.token_head):
         raise UserError('transfer.lm_coefficient needs a decoder with a head for the vocabulary')
+    if with_lm and source.objective.prompt == 'prefix':
+        raise UserError(
+            'transfer.lm_coefficient needs a causal decoder: this one reads a row in both '
+            'directions and would see what it predicts'
+        )
     trunk = new_trunk(source, settings, keep_head=with_lm)
     units = {'classes': len(task.labels), 'entity': 2}.get(task.kind, 1)
     head = heads.TaskHead(
@@ -174,7 +179,8 @@ def _head_cast(source, task, settings):
         outputs = apply_head(params['head'], vectors, head_key)
         total = task_loss(task, outputs, batch)
         if with_lm:
-            total += settings.lm_coefficient * _lm_loss(trunk, params['trunk'], states, batch)
+            last = states[-1] if settings.mix_layers else states
+            total += settings.lm_coefficient * _lm_loss(trunk, params['trunk'], last, batch)
         return total
 
     def outputs(params, batch):

@@ -20,7 +20,8 @@ def answer(source, trunk, params, task, train, settings, seed, examples, progres
             length. seed: of the shots. examples: list of Example. progress: see scoring.score.
 
     Returns:
-        (predictions, {'shots': their number, 'likeliest': mean log-probability of the choices}).
+        (predictions, facts): `shots`, their number; `likeliest`, the mean log-probability of what
+        was chosen; `cut_queries`, how many were too long for the model even without shots.
 
     Raises:
         UserError: the model cannot score, or an unknown way to normalise.
@@ -28,7 +29,11 @@ def answer(source, trunk, params, task, train, settings, seed, examples, progres
     if settings.normalise not in ('', 'none', 'tokens', 'bytes'):
         raise UserError(f'transfer.normalise={settings.normalise!r} is none of none, tokens, bytes')
     normalise = settings.normalise or prompts.normaliser(task)
-    texts, starts, asked = [], [], []
+    model = trunk.config
+    limit = encoding.row_length(task, model, settings.length) if settings.length else 0
+    if not limit and model.positions == 'learned':
+        limit = model.max_positions
+    texts, starts, asked, cut = [], [], [], 0
     for number, example in enumerate(examples):
         query = prompts.prompt(task, example)
         shots = []
@@ -38,11 +43,13 @@ def answer(source, trunk, params, task, train, settings, seed, examples, progres
             )
             shots = [prompts.solved(task, shot) for shot in drawn]
         context = prompts.few_shot(shots, query)
+        start = len(context) - len(query.context)
+        if limit and _longest(source.tokenizer, query) > limit:
+            # It alone is too long: what it loses is its own beginning, a passage's as a rule.
+            context, start, cut = query.context, None, cut + 1
         texts += [(context, choice) for choice in query.choices]
-        starts += [len(context) - len(query.context)] * len(query.choices)
+        starts += [start] * len(query.choices)
         asked.append(query)
-    model = trunk.config
-    limit = encoding.row_length(task, model, settings.length) if settings.length else 0
     scored = scoring.score(
         trunk, params, source.tokenizer, texts, batch=settings.eval_batch_size,
         prompt=source.objective.prompt or 'causal', query_starts=starts, max_length=limit,
@@ -60,4 +67,10 @@ def answer(source, trunk, params, task, train, settings, seed, examples, progres
             predictions.append(example.choices[chosen])
         else:
             predictions.append(task.labels[chosen])
-    return predictions, {'shots': settings.shots, 'likeliest': float(np.mean(best))}
+    facts = {'shots': settings.shots, 'likeliest': float(np.mean(best)), 'cut_queries': cut}
+    return predictions, facts
+
+
+def _longest(tokens, query):
+    """Tokens of a query with its longest choice, and one that may stand before them."""
+    return 1 + max(len(tokens.encode(query.context + choice)) for choice in query.choices)

@@ -15,6 +15,7 @@ COPA_QUESTIONS = {
     'effect': 'What happened as a result?',
 }
 PLACEHOLDER = '@placeholder'
+SHORTEST = 4  # a token between [CLS] and two [SEP]
 
 
 class Piece(NamedTuple):
@@ -34,9 +35,15 @@ def row_length(task, model, length=0):
 
     Args:
         task: Task. model: TransformerConfig. length: 0: the task's own.
+
+    Raises:
+        UserError: so few that no text has room.
     """
     length = length or task.length
-    return min(length, model.max_positions) if model.positions == 'learned' else length
+    length = min(length, model.max_positions) if model.positions == 'learned' else length
+    if length < SHORTEST:
+        raise UserError(f'rows of {length} tokens hold no text: set transfer.length higher')
+    return length
 
 
 def target(task, example):
@@ -98,14 +105,14 @@ def decoder_rows(tokens, task, examples, length):
     rows = []
     for number, example in enumerate(examples):
         made = prompts.prompt(task, example)
-        texts = [(made.context, target(task, example))]
-        if task.kind == 'choice':
-            texts = [(made.context + c, target(task, example)) for c in made.choices]
-        elif task.kind == 'entity':
+        if task.kind == 'entity':
             texts = [
                 (made.context + text, _is_answer(example, entity))
                 for text, entity in zip(made.choices, example.choices)
             ]
+        else:
+            ends = made.choices if task.kind == 'choice' else ('',)
+            texts = [(made.context + end, target(task, example)) for end in ends]
         for text, goal in texts:
             ids = tokens.encode(text).tolist()[-(length - 1 - len(first)) :]
             row = np.array([*first, *ids, vocabulary.eos], np.int32)

@@ -89,8 +89,8 @@ class Experiment:
         splits = ', '.join(f'{name} {len(rows):,}' for name, rows in self.data.splits.items())
         lines = [f'{self.task.title}: {splits}']
         if self.trained:
-            count = surgery.count(self.start(0)[0])
-            lines.append(f'{count:,} parameters; {self.start(0)[1]}')
+            params, taken = self.start(self.config.seed)
+            lines.append(f'{surgery.count(params):,} parameters; {taken}')
         return '\n'.join(lines)
 
     def start(self, seed, kind=PRETRAINED):
@@ -131,13 +131,15 @@ class Experiment:
         scores, predictions = {}, {}
         ranked = {}
         for name, task, examples in self._asked():
-            predictions[name], _ = answer(
+            predictions[name], beside = answer(
                 examples, progress=lambda batches, n=name: self._shown(batches, f'answering {n}')
             )
             if self._is_labelled(examples):
                 scores[name] = self._score(task, examples, predictions[name])
                 if self.trained and self.cast.head is None:
                     ranked[name] = self._rank(params, task, examples)
+            if beside:
+                facts.setdefault('answers', {})[name] = beside
         for name, values in ranked.items():
             if values:
                 scores[name] |= {f'{k} by rank': v for k, v in values.items()}
@@ -221,7 +223,7 @@ class Experiment:
 def settings_of(config, source, data, task, seed, kind):
     """What a stored result depends on, as a flat dict that JSON can hold."""
     folder, _ = restoration.find(source.folder)
-    sections = ('transfer', 'optimizer', 'squad')
+    sections = ('transfer', 'optimizer', 'squad', 'own')
     flat = commandline.flatten({s: config[s].to_dict() for s in sections if s in config})
     made = {
         'task': task.name,
@@ -246,8 +248,9 @@ def read(folder, settings):
         return None
     try:
         facts = json.loads(path.read_text())
-        stored = facts['settings']
-    except (ValueError, KeyError, TypeError):
+        stored = dict(facts['settings'])
+        facts['scores'].values()
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f'{str(path)!r} is no result: remove it, and it is made again') from None
     differing = [k for k in sorted(stored.keys() | settings) if stored.get(k) != settings.get(k)]
     if differing:
@@ -261,8 +264,14 @@ def read(folder, settings):
 
 def read_lines(folder, name):
     """What is stored of each example of a split, in their order."""
-    text = (Path(folder) / f'{name}.jsonl').read_text(encoding='utf-8')
-    return [json.loads(line) for line in text.split('\n') if line]
+    path = Path(folder) / f'{name}.jsonl'
+    try:
+        return [json.loads(line) for line in path.read_text(encoding='utf-8').split('\n') if line]
+    except (OSError, ValueError):
+        raise UserError(
+            f'{str(path)!r} is missing or damaged: remove {RESULT} beside it, and both are made '
+            'again'
+        ) from None
 
 
 def read_predictions(folder, name):

@@ -1,11 +1,29 @@
 """A fine-tuned model as a run of its own, from which another task can start (MNLI, then RTE)."""
 
+import shutil
+from pathlib import Path
+
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from pretrain import commandline
+from pretrain.errors import UserError
 from pretrain.huggingface import run
 from pretrain.transfer import surgery
+
+
+def clear(folder):
+    """Removes a model that a call wrote before it was cut off, or whose result was removed.
+
+    Raises:
+        UserError: there is something else.
+    """
+    path = Path(folder) / 'config.json'
+    if path.is_file() and 'task' in commandline.read_config(path):
+        shutil.rmtree(folder)
+    elif Path(folder).exists():
+        raise UserError(f'{str(folder)!r} is there and no model of a task: remove it')
 
 
 def write(folder, source, task, params):

@@ -98,6 +98,9 @@ class Trainer:
         bar = progress(steps) if progress else None
         step, compiled, began, spent, losses, held = 0, set(), time.time(), 0.0, [], []
         whole_rates = layer_rates.rates(params, settings.layer_decay)
+        # What was read from a checkpoint lies on one device and would stay there.
+        shardings = partitioning.state_shardings(self.mesh, {'params': params})
+        params = jax.device_put(params, shardings['params'])
         trained = state = frozen = factors = None
         for epoch, groups in enumerate(plan):
             if epoch == 0 or groups != plan[epoch - 1]:

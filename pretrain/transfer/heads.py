@@ -31,7 +31,10 @@ def pool(hidden, lengths_B, pooling, spans_BxSx2=None):
     )[..., 0, :]
     mean = jnp.sum(jnp.where(real_BxLx1, hidden, 0), axis=-2) / lengths_B[:, None]
     if pooling == 'concat':
-        parts = [last, jnp.max(jnp.where(real_BxLx1, hidden, -jnp.inf), axis=-2), mean]
+        # Not jnp.max: its gradient asks which places equal the maximum, and where a compiler works
+        # them out twice and rounds differently, none does and the gradient is lost.
+        highest = jnp.argmax(jnp.where(real_BxLx1, hidden, -jnp.inf), axis=-2, keepdims=True)
+        parts = [last, jnp.take_along_axis(hidden, highest, axis=-2)[..., 0, :], mean]
     else:
         parts = [{'first': hidden[..., 0, :], 'last': last, 'mean': mean}[pooling]]
     for s in range(0 if spans_BxSx2 is None else spans_BxSx2.shape[1]):

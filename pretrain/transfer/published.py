@@ -37,7 +37,7 @@ def _glue(cola, sst2, mrpc, stsb, qqp, mnli, mismatched, qnli, rte):
 
 
 _BERT = 'Devlin et al. 2019, table 1'
-_NO_WNLI = 'mean of eight tasks, without WNLI'
+_NO_WNLI = 'mean of nine columns (MNLI has two), without WNLI'
 _SUPERGLUE = 'Wang et al. 2019 (SuperGLUE), table 3'
 
 PUBLISHED = {

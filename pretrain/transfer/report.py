@@ -130,7 +130,7 @@ def markdown(facts):
     for name, task in facts['tasks'].items():
         for metric, found in task['metrics'].items():
             base = metric.partition(' by ')[0]
-            mean = base == 'score' and 1 < len(_own(task)) and facts['benchmark'] != 'squad'
+            mean = base == 'score' and len(_own(task)) > 1 and facts['benchmark'] != 'squad'
             if base not in SHOWN and not mean:
                 continue
             cells = [task['title'], _metric(metric, _own(task))]

@@ -7,7 +7,6 @@ two choices of COPA) stand in one unit and are never parted.
 
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
 from objectives import contract
@@ -185,8 +184,3 @@ def padding(rows, places):
     read = sum(len(rows[r].ids_L) for place in places for r in place.rows_B if r >= 0)
     held = sum(len(place.rows_B) * place.length for place in places)
     return 1 - read / held
-
-
-def shapes(batch):
-    """The ShapeDtypeStructs of a RowBatch of numpy arrays."""
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), batch)

@@ -1,5 +1,6 @@
-"""A text to train on, and the commands as their users call them."""
+"""A text to train on, the commands as their users call them, tiny runs that tasks start from."""
 
+import json
 import random
 import subprocess
 import sys
@@ -19,7 +20,7 @@ for i, argv in enumerate(json.loads(sys.stdin.read())):
         for stream, name in ((1, 'out'), (2, 'err')):
             os.dup2(os.open(f'{{sys.argv[1]}}/{{i}}.{{name}}', os.O_WRONLY | os.O_CREAT), stream)
         sys.argv = ['pretrain.{command}', *argv]
-        commandline.run(module.main, {run_flag!r})
+        commandline.run(module.main, {run_flag!r}, getattr(module, 'default_config', None))
     status = os.waitstatus_to_exitcode(os.wait()[1])
     open(f'{{sys.argv[1]}}/{{i}}.code', 'w').write(str(status))
 """
@@ -93,7 +94,6 @@ def call(start):
 @pytest.fixture
 def call_many(environment, request, tmp_path):
     """call_many('train', [flags, flags, ...]) -> [(exit code, stdout, stderr), ...]."""
-    import json
 
     def call_many(command, calls, run_flag=None):
         folder = tmp_path / 'calls'
@@ -116,3 +116,87 @@ def trained(call, small, tmp_path_factory):
     done = call('train', *small, f'--workdir={workdir}')
     assert done.returncode == 0, done.stderr
     return workdir, done.stdout
+
+
+FILLERS = ('ba', 'ceno', 'dul', 'fimo', 'gar', 'hesu', 'jori', 'kep', 'nuva', 'pox', 'rith', 'sool')
+SIGNS = ('blue', 'grey', 'pink', 'gold', 'mint', 'teal')  # words that decide
+
+
+class Toy:
+    """Separable tasks in the benchmarks' own formats: the number of one word is the answer."""
+
+    signs = SIGNS
+
+    @staticmethod
+    def sentence(rng, sign=None, words=4):
+        """Random words, and one of SIGNS somewhere among them."""
+        made = rng.choices(FILLERS, k=words)
+        if sign is not None:
+            made[rng.randrange(words)] = SIGNS[sign]
+        return ' '.join(made)
+
+    @staticmethod
+    def tsv(path, rows):
+        """Writes rows, dicts of one set of keys, as GLUE's files have them."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lines = [rows[0], *(row.values() for row in rows)]
+        path.write_text(''.join('\t'.join(map(str, cells)) + '\n' for cells in lines))
+
+    @staticmethod
+    def jsonl(path, rows):
+        """Writes rows, dicts, as SuperGLUE's files have them."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(''.join(json.dumps(row) + '\n' for row in rows))
+
+    @classmethod
+    def glue(cls, folder, name, texts, labels, sizes, seed=0):
+        """A task of GLUE; the test split is last and has no labels.
+
+        texts: columns of the texts, the first of which decides. labels: as the files spell them.
+        sizes: {file: rows}.
+        """
+        rng = random.Random(seed)
+        for file, count in sizes.items():
+            rows = []
+            for i in range(count):
+                sign = i % len(labels)
+                row = {'index': i, texts[0]: cls.sentence(rng, sign)}
+                row |= {text: cls.sentence(rng) for text in texts[1:]}
+                rows.append(row if 'test' in file else row | {'label': labels[sign]})
+            if name == 'MNLI' and 'test' not in file:
+                rows = [{**row, 'gold_label': row['label']} for row in rows]
+            cls.tsv(folder / name / f'{file}.tsv', rows)
+        return folder
+
+
+@pytest.fixture(scope='session')
+def toy():
+    """Writes small files of separable tasks."""
+    return Toy
+
+
+@pytest.fixture(scope='session')
+def tiny_runs(tmp_path_factory):
+    """{'encoder', 'decoder', 'both': folder of a run}, of parameters that are drawn at random."""
+    import jax
+
+    from configs import bert, gpt, t5
+    from pretrain import assembly, train_step
+    from pretrain.data import tokenizer
+    from pretrain.huggingface import run
+
+    rng = random.Random(0)
+    words = [*FILLERS, *SIGNS, 'negative', 'positive', 'sentence']
+    # Pairs of words: each is one piece, with a space before it and without, so that all sentences
+    # of a length make rows of one length.
+    pairs = [' '.join(rng.choices(words, k=2)) for _ in range(3000)]
+    tokens = tokenizer.train(['\n'.join(pairs)], 331)
+    folder = tmp_path_factory.mktemp('tiny_runs')
+    for name, module in (('encoder', bert), ('decoder', gpt), ('both', t5)):
+        config = module.get_config('smoke')
+        config.seed = 7
+        learner = assembly.make_learner(config, tokens.vocabulary)
+        params = jax.device_get(jax.jit(lambda ready=learner: train_step.draw_params(ready))())
+        (folder / name).mkdir()
+        run.write(folder / name, config, tokens, params)
+    return {name: folder / name for name in ('encoder', 'decoder', 'both')}

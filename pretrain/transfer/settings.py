@@ -1,0 +1,70 @@
+"""What the numbers of a task's config may be, looked at before anything is read."""
+
+from pretrain.errors import UserError
+from pretrain.optimizers import make_optimizer
+from pretrain.transfer import casts, heads
+
+INF = float('inf')
+# {key: (lowest, highest)}; the values keep the type that the config file gave them.
+BOUNDS = {
+    'seed': (0, 2**31 - 1),
+    'transfer.epochs': (1, INF),
+    'transfer.batch_size': (1, INF),
+    'transfer.eval_batch_size': (1, INF),
+    'transfer.warmup': (0, 1),
+    'transfer.length': (0, INF),
+    'transfer.train_rows': (0, INF),
+    'transfer.hidden_width': (0, INF),
+    'transfer.groups': (0, INF),
+    'transfer.lm_coefficient': (0, INF),
+    'transfer.answer_tokens': (1, 128),
+    'transfer.shots': (0, INF),
+    'squad.stride': (1, INF),
+    'squad.question_length': (1, INF),
+    'squad.answer_length': (1, INF),
+    'squad.best': (1, INF),
+}
+NAMES = {
+    'transfer.cast': ('', *casts.CASTS),
+    'transfer.pooling': ('', *heads.POOLINGS),
+    'transfer.normalise': ('', 'none', 'tokens', 'bytes'),
+    'transfer.dtype': ('float32', 'bfloat16'),
+    'transfer.remat': ('none', 'full', 'dots'),
+}
+LONG = 10**9  # steps: how long the training is, is not known yet
+
+
+def check(config):
+    """Refuses numbers and names that no fine-tuning can have.
+
+    Args:
+        config: of a transfer.
+
+    Raises:
+        UserError: the first that is wrong.
+    """
+    for key, (low, high) in BOUNDS.items():
+        value = _value(config, key)
+        if value is not None and not low <= value <= high or value == INF:  # nor is it NaN
+            most = '' if high == INF else f' and at most {high}'
+            raise UserError(f'{key}={value} must be at least {low}{most}')
+    for key, names in NAMES.items():
+        value = _value(config, key)
+        if value not in names:
+            raise UserError(f'{key}={value!r} is none of {", ".join(filter(None, names))}')
+    section = config.transfer
+    if not (section.dropout == -1 or 0 <= section.dropout < 1):
+        raise UserError(
+            f'transfer.dropout={section.dropout} must be from 0 to below 1, or -1 for the '
+            "checkpoint's own"
+        )
+    if not 0 <= section.head_dropout < 1:
+        raise UserError(f'transfer.head_dropout={section.head_dropout} must be from 0 to below 1')
+    if not 0 < section.layer_decay <= 1:
+        raise UserError(f'transfer.layer_decay={section.layer_decay} must be above 0, at most 1')
+    make_optimizer(config.optimizer, LONG, 1)
+
+
+def _value(config, key):
+    section, _, name = key.rpartition('.')
+    return (config.get(section, {}) if section else config).get(name)
