@@ -128,7 +128,8 @@ def main():
     if flags.out:
         facts = {
             'device': device, 'date': date, 'load': load, 'versions': versions,
-            'command': sys.argv[1:], 'rows': len(examples), 'steps': steps, 'seconds': seconds,
+            'task': task.name, 'batch_size': config.transfer.batch_size, 'threads': flags.threads,
+            'rows': len(examples), 'steps': steps, 'seconds': seconds,
             'cpu_seconds': used, 'first_epoch': first['ours'],
             'padding': {n: s.padding for n, s in sides.items()},
         }  # fmt: skip

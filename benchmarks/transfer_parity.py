@@ -17,9 +17,10 @@ the same metrics; a task's score is the mean of its metrics.
   (--order=random: not grouped). Its tokenizer gives an odd place, where both texts of a pair are
   cut, to the longer one, ours (BERT's rule) to the first.
 
-Every (task, seed) is stored as it finishes: the same command fills gaps. Prints a Markdown table
-and writes it as parity.json. Ours reaches the other where its mean is no further below than one
-standard deviation of torch's seeds; exit code 1 where a task does not.
+Every (task, seed) is stored as it finishes: the same command fills gaps (one workdir for one FOLDER
+and GLUE). Prints a Markdown table and writes it as parity.json. Ours reaches the other where its
+mean is no further below than one standard deviation of torch's seeds; exit code 1 where a task does
+not.
 """
 
 import argparse
@@ -94,7 +95,8 @@ def main():
     facts = {
         'date': datetime.date.today().isoformat(),
         'hardware': processor(),
-        'command': sys.argv[1:],
+        'seeds': flags.seeds,
+        'order': flags.order,
         'settings': settings(config),
         'rows': rows,
     }

@@ -61,6 +61,8 @@ def transfer(benchmark, task=''):
 def variant(benchmark, tasks, name):
     """Builds `TASK`, `TASK,SETTING`, `SETTING` or nothing: all tasks with the default.
 
+    Where there is one task only, it is meant by all of these.
+
     Raises:
         ValueError: there is no such task or setting; the nearest is said.
     """
@@ -71,7 +73,7 @@ def variant(benchmark, tasks, name):
             hint = f'did you mean {near[0]!r}?' if near else ''
             hint = hint or f'there are: {", ".join([*tasks, *SETTINGS])}'
             raise ValueError(f'unknown variant {word!r}; {hint}')
-    chosen = [word for word in words if word in tasks]
+    chosen = [word for word in words if word in tasks] or [*tasks][: len(tasks) == 1]
     settings = [word for word in words if word not in tasks]
     if len(chosen) > 1 or len(settings) > 1:
         raise ValueError(f'{name!r} names two {"tasks" if len(chosen) > 1 else "settings"}')

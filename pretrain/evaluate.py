@@ -132,6 +132,8 @@ def score_tasks():
     for flag, value in (('data_dir', DATA_DIR.value), ('workdir', WORKDIR.value)):
         if not value:
             raise UserError(f'--{flag} is missing: --benchmark={name} needs it')
+    if SCRATCH_SEEDS.value < -1:
+        raise UserError(f'--scratch_seeds={SCRATCH_SEEDS.value} must be at least 0, or -1')
     if SEEDS.value < 1:
         raise UserError(f'--seeds={SEEDS.value} must be at least 1')
     scratch = SEEDS.value if SCRATCH_SEEDS.value < 0 else SCRATCH_SEEDS.value

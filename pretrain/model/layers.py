@@ -47,6 +47,30 @@ class Table(nn.Module):
         return jnp.matmul(x, self.table.T.astype(x.dtype), preferred_element_type=jnp.float32)
 
 
+@jax.custom_vjp
+def product(x, kernel):
+    """x_...xI @ kernel_IxO, with its gradient written out.
+
+    The gradient of the kernel that jax derives is that of its transpose, transposed: on a CPU 1.6
+    times as slow as the product below, and a twelfth of a whole step.
+    """
+    return jnp.matmul(x, kernel)
+
+
+def _product_forward(x, kernel):
+    return jnp.matmul(x, kernel), (x, kernel)
+
+
+def _product_backward(saved, g):
+    x, kernel = saved
+    rows = tuple(range(x.ndim - 1))
+    of_x = jax.lax.dot_general(g, kernel, (((g.ndim - 1,), (1,)), ((), ())))
+    return of_x, jax.lax.dot_general(x, g, ((rows, rows), ((), ())))
+
+
+product.defvjp(_product_forward, _product_backward)
+
+
 class Dense(nn.Module):
     """x @ kernel + bias on the last axis, computed in config.dtype from float32 parameters.
 
@@ -67,7 +91,11 @@ class Dense(nn.Module):
             stddev = x.shape[-1] ** -0.5
         init = initializer(self.config, stddev)
         kernel = self.param('kernel', init, (x.shape[-1], self.features))
-        y = jnp.matmul(x, kernel.astype(x.dtype), preferred_element_type=dtype)
+        kernel = kernel.astype(x.dtype)
+        if dtype is None or dtype == x.dtype:
+            y = product(x, kernel)
+        else:
+            y = jnp.matmul(x, kernel, preferred_element_type=dtype)
         if self.config.biases if self.biases is None else self.biases:
             bias = self.param('bias', nn.initializers.zeros, (self.features,))
             y += bias.astype(y.dtype)

@@ -34,6 +34,7 @@ class Cast(NamedTuple):
     loss: (params, batch, key) -> scalar; params are {'trunk': ..., 'head': ...}.
     outputs: (params, batch) -> array, a row each; of the head's cast.
     features: (trunk's params, batch) -> array, a row each: what the head reads; None: no such.
+    keeps_features: they are small enough to be kept for all rows while the trunk is frozen.
     answer: (params, examples, progress) -> (predictions, {name: number} to report beside).
     """
 
@@ -45,6 +46,7 @@ class Cast(NamedTuple):
     loss: Callable
     outputs: Callable | None
     features: Callable | None
+    keeps_features: bool
     answer: Callable
 
 
@@ -197,7 +199,7 @@ def _head_cast(source, task, settings):
         )  # fmt: skip
         return decide(task, examples, made, outputs_RxU), {}
 
-    return Cast(trunk, head, unit, prefix, make_rows, loss, outputs, features, answer)
+    return Cast(trunk, head, unit, prefix, make_rows, loss, outputs, features, True, answer)
 
 
 def run_rows(function, made, settings, unit, tokens, prefix=False, progress=iter):
@@ -317,7 +319,7 @@ def _text_cast(source, task, settings):
             return [spans.Answer(text.strip(), text.strip(), [], None) for text in told], {}
         return [text_to_text.parse(task, e, text) for e, text in zip(examples, told)], {}
 
-    return Cast(trunk, None, 1, False, make_rows, loss, None, None, answer)
+    return Cast(trunk, None, 1, False, make_rows, loss, None, None, False, answer)
 
 
 def _text(tokens, ids):

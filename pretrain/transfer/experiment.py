@@ -72,6 +72,11 @@ class Experiment:
         self.show = show
         self.trained = (config.transfer.cast or casts.default_cast(source)) != 'choices'
         if not self.trained:
+            if not source.transformer.config.decoder_layers:
+                raise UserError(
+                    'transfer.cast=choices needs a decoder, and this checkpoint has none: set '
+                    'transfer.cast=head'
+                )
             return
         if 'train' not in data.splits:
             raise UserError(f'{task.title} has no train split to fine-tune on')
@@ -121,8 +126,7 @@ class Experiment:
             params = done.params
             facts |= {
                 'steps': done.steps,
-                'training_seconds': round(done.seconds, 2),
-                'steps_per_second': round(done.steps / max(done.seconds, 1e-9), 3),
+                'steps_per_second': round(done.rate, 3),
                 'last_loss': done.loss,
                 'padding': round(done.padding, 4),
             }

@@ -13,6 +13,7 @@ import optax
 from pretrain import partitioning
 from pretrain.errors import UserError
 from pretrain.optimizers import make_optimizer
+from pretrain.schedules import make_schedule
 from pretrain.transfer import layer_rates, rows
 from pretrain.transfer.casts import Cast, run_rows
 
@@ -23,14 +24,14 @@ LOOK_EVERY = 50  # steps between looks at the loss: a look waits for the device
 class Trained(NamedTuple):
     """What a fine-tuning ends with.
 
-    params: {'trunk': ..., 'head': ...}. steps, seconds: of training, seconds without the
-    compilation of the first step of each length. loss: mean of the last epoch. padding: share of
-    padded places.
+    params: {'trunk': ..., 'head': ...}. steps: of training. rate: steps a second, without the first
+    of each length, which may have to be compiled; 0 where there are no others. loss: mean of the
+    last epoch. padding: share of padded places.
     """
 
     params: dict
     steps: int
-    seconds: float
+    rate: float
     loss: float
     padding: float
 
@@ -90,13 +91,14 @@ class Trainer:
         count = layer_rates.group_count(params['trunk'])
         plan = phases(settings.epochs, settings.groups, settings.unfreeze, count)
         features = None
-        if cast.features is not None and set(plan) == {1} and settings.lm_coefficient == 0:
+        if cast.keeps_features and set(plan) == {1} and settings.lm_coefficient == 0:
             features = self._features(params['trunk'], made)
         an_epoch = math.ceil(len(made) / cast.unit / (settings.batch_size // cast.unit))
         steps = an_epoch * settings.epochs
         key = jax.random.fold_in(jax.random.key(seed), DROPOUT)
         bar = progress(steps) if progress else None
-        step, compiled, began, spent, losses, held = 0, set(), time.time(), 0.0, [], []
+        step, timed, seen, began, spent, losses, held = 0, 0, set(), time.time(), 0.0, [], []
+        rates = learning_rates(self.config, steps)
         whole_rates = layer_rates.rates(params, settings.layer_decay)
         # What was read from a checkpoint lies on one device and would stay there.
         shardings = partitioning.state_shardings(self.mesh, {'params': params})
@@ -107,25 +109,34 @@ class Trainer:
                 if epoch:
                     params = layer_rates.join(trained, frozen)
                 trained, frozen = layer_rates.split(params, groups)
-                update, make_state, place = self._compiled(trained, groups, steps)
+                if not trained:
+                    raise UserError(
+                        f'transfer.groups={groups} trains nothing: this model has no head of its '
+                        'own above its layers; set 2 or more'
+                    )
+                update, make_state, place = self._compiled(trained, groups)
                 factors = layer_rates.part_rates(trained, whole_rates)
                 trained = place(trained)
-                state = make_state(trained, step)
+                # Moments begin anew with every group that is thawed, as fastai does.
+                state = make_state(trained)
             places = rows.training_batches(made, settings.batch_size, cast.unit, seed, epoch)
             held += places
             total = []
             for at in places:
                 batch = self._batch(made, at, features)
-                if (groups, at.length) not in compiled:
+                new = (groups, at.length) not in seen  # its program may have to be compiled
+                if new:
                     jax.block_until_ready(trained)
-                    spent += time.time() - began if compiled else 0.0
+                    spent += time.time() - began if seen else 0.0
                 trained, state, loss = update(
-                    trained, state, frozen, factors, batch, jax.random.fold_in(key, step)
-                )
-                if (groups, at.length) not in compiled:
-                    compiled.add((groups, at.length))
+                    trained, state, frozen, factors, rates[step], batch,
+                    jax.random.fold_in(key, step),
+                )  # fmt: skip
+                if new:
+                    seen.add((groups, at.length))
                     jax.block_until_ready(loss)
                     began = time.time()
+                timed += not new
                 total.append(loss)
                 step += 1
                 if bar is not None:
@@ -142,8 +153,8 @@ class Trainer:
         if bar is not None:
             bar.close()
         return Trained(
-            layer_rates.join(trained, frozen), steps, spent, float(losses.mean()),
-            rows.padding(made, held),
+            layer_rates.join(trained, frozen), steps, timed / max(spent, 1e-9),
+            float(losses.mean()), rows.padding(made, held),
         )  # fmt: skip
 
     def _features(self, trunk, made):
@@ -165,42 +176,51 @@ class Trainer:
             return batch
         return partitioning.global_array(self.mesh, batch, len(at.rows_B))
 
-    def _compiled(self, trained, groups, steps):
+    def _compiled(self, trained, groups):
         """(update, a function that makes the optimizer's state, one that places parameters)."""
-        if (groups, steps) in self._steps:
-            return self._steps[groups, steps]
-        optimizer = make_task_optimizer(self.config, steps)
+        if groups in self._steps:
+            return self._steps[groups]
+        optimizer = make_task_optimizer(self.config)
 
-        def update(trained, state, frozen, factors, batch, key):
+        def update(trained, state, frozen, factors, rate, batch, key):
             def loss_of(trained):
                 return self.cast.loss(layer_rates.join(trained, frozen), batch, key)
 
             loss, gradients = jax.value_and_grad(loss_of)(trained)
             updates, state = optimizer.update(gradients, state, trained)
-            updates = jax.tree.map(jnp.multiply, updates, factors)
+            updates = jax.tree.map(lambda u, factor: u * (rate * factor), updates, factors)
             return optax.apply_updates(trained, updates), state, loss
-
-        def make_state(trained, step):
-            # Moments begin anew with every group that is thawed, as fastai does; the schedule,
-            # the last link of the chain, goes on.
-            *others, schedule = optimizer.init(trained)
-            return *others, schedule._replace(count=jnp.full_like(schedule.count, step))
 
         shapes = {'params': trained, 'optimizer': jax.eval_shape(optimizer.init, trained)}
         shardings = partitioning.state_shardings(self.mesh, shapes)
         placed = shardings['params'], shardings['optimizer']
         made = (
             jax.jit(update, donate_argnums=(0, 1), out_shardings=(*placed, None)),
-            jax.jit(make_state, out_shardings=placed[1], static_argnums=1),
+            jax.jit(optimizer.init, out_shardings=placed[1]),
             # A copy: the step gives its arguments away, and the next seed starts from these too.
             jax.jit(functools.partial(jax.tree.map, jnp.copy), out_shardings=placed[0]),
         )
-        self._steps[groups, steps] = made
+        self._steps[groups] = made
         return made
 
 
-def make_task_optimizer(config, steps):
-    """The optimizer of a fine-tuning; its warm-up is a share of the steps.
+def make_task_optimizer(config):
+    """The optimizer of a fine-tuning at a learning rate of 1.
+
+    The rate of each step is given to the program: as a part of it, no two tasks could share one.
+
+    Args:
+        config: with the section `optimizer`.
+    """
+    section = config.optimizer.copy_and_resolve_references()
+    with section.unlocked():
+        section.learning_rate = 1.0
+        section.schedule.update(name='constant', warmup=0.0, decay=0.0)
+    return make_optimizer(section, 1, 1)
+
+
+def learning_rates(config, steps):
+    """The learning rate of every step, float32; the warm-up is a share of them, rounded down.
 
     Args:
         config: with the sections `transfer` and `optimizer`. steps: of the whole training.
@@ -211,4 +231,4 @@ def make_task_optimizer(config, steps):
         section.schedule.warmup = float(warmup)
         if section.schedule.name == 'slanted' and warmup:
             section.schedule.decay = float(warmup) / config.transfer.warmup
-    return make_optimizer(section, steps, 1)
+    return np.asarray(make_schedule(section, steps, 1)(np.arange(steps)), np.float32)

@@ -2,7 +2,7 @@
 
 from pretrain.errors import UserError
 from pretrain.optimizers import make_optimizer
-from pretrain.transfer import casts, heads
+from pretrain.transfer import casts, heads, squad
 
 INF = float('inf')
 # {key: (lowest, highest)}; the values keep the type that the config file gave them.
@@ -23,6 +23,7 @@ BOUNDS = {
     'squad.question_length': (1, INF),
     'squad.answer_length': (1, INF),
     'squad.best': (1, INF),
+    'squad.threshold': (-INF, INF),
 }
 NAMES = {
     'transfer.cast': ('', *casts.CASTS),
@@ -30,6 +31,7 @@ NAMES = {
     'transfer.normalise': ('', 'none', 'tokens', 'bytes'),
     'transfer.dtype': ('float32', 'bfloat16'),
     'transfer.remat': ('none', 'full', 'dots'),
+    'squad.version': squad.VERSIONS,
 }
 LONG = 10**9  # steps: how long the training is, is not known yet
 
@@ -45,12 +47,15 @@ def check(config):
     """
     for key, (low, high) in BOUNDS.items():
         value = _value(config, key)
-        if value is not None and not low <= value <= high or value == INF:  # nor is it NaN
-            most = '' if high == INF else f' and at most {high}'
-            raise UserError(f'{key}={value} must be at least {low}{most}')
+        if value is None or (low <= value <= high and abs(value) < INF):
+            continue
+        if low == -INF:
+            raise UserError(f'{key}={value} must be a number')
+        most = '' if high == INF else f' and at most {high}'
+        raise UserError(f'{key}={value} must be at least {low}{most}')
     for key, names in NAMES.items():
         value = _value(config, key)
-        if value not in names:
+        if value is not None and value not in names:
             raise UserError(f'{key}={value!r} is none of {", ".join(filter(None, names))}')
     section = config.transfer
     if not (section.dropout == -1 or 0 <= section.dropout < 1):

@@ -208,8 +208,7 @@ def span_cast(source, task, config):
             null=section.version == '2.0', threshold=section.threshold,
         ), {}  # fmt: skip
 
-    # What the head reads is every place, so nothing is worth keeping of a frozen trunk.
-    return casts.Cast(trunk, head, 1, prefix, make_rows, loss, outputs, hidden, answer)
+    return casts.Cast(trunk, head, 1, prefix, make_rows, loss, outputs, hidden, False, answer)
 
 
 def _row(window, types):

@@ -198,7 +198,9 @@ def read_records(path):
         try:
             value = json.loads(line)
         except (ValueError, RecursionError) as error:
-            what = f'{error.msg} at character {error.pos}' if hasattr(error, 'pos') else str(error)
+            what = str(error)
+            if hasattr(error, 'pos'):
+                what = f'{error.msg.removesuffix(" starting at")} at character {error.pos}'
             raise UserError(
                 f'{where} does not parse as JSON ({what}): {show(line)}; every line is one object'
             ) from None

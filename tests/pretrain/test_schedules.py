@@ -71,6 +71,29 @@ def test_electra_multiplies_warmup_and_decay():
     np.testing.assert_allclose(rate(steps), golden, rtol=1e-5)
 
 
+def test_ulmfits_golden_values():
+    """A tenth of 100 steps up from a 32nd of the peak, then down to it again."""
+    rate = make_schedule(config('slanted', 0.01, warmup=10, decay=100, final=1 / 32), 100, 1)
+    steps = jnp.array([0, 5, 10, 55, 99, 100, 150])
+    golden = [3.125e-4, 5.15625e-3, 0.01, 5.15625e-3, 4.2014e-4, 3.125e-4, 3.125e-4]
+    np.testing.assert_allclose(rate(steps), golden, rtol=1e-5)
+    np.testing.assert_allclose(jax.jit(rate)(steps), golden, rtol=1e-5)
+
+
+@pytest.mark.parametrize(('steps', 'ratio'), [(100, 32), (1234, 32), (57, 10)])
+def test_the_slanted_triangle_is_that_of_the_paper(steps, ratio):
+    """Howard and Ruder 2018, equation 3, step by step, with cut_frac 0.1."""
+    cut = math.floor(steps * 0.1)
+    known = []
+    for t in range(steps):
+        p = t / cut if t < cut else 1 - (t - cut) / (cut * (1 / 0.1 - 1))
+        known.append(0.01 * (1 + max(p, 0) * (ratio - 1)) / ratio)
+    rate = make_schedule(
+        config('slanted', 0.01, warmup=cut, decay=cut / 0.1, final=1 / ratio), steps, 1
+    )
+    np.testing.assert_allclose(rate(jnp.arange(steps)), known, rtol=1e-4)
+
+
 @pytest.mark.parametrize('name', ['bert', 'electra'])
 def test_berts_line_may_end_early_and_above_zero(name):
     rate = make_schedule(config(name, 2.0, warmup=10, decay=50, final=0.5), 100, 64)

@@ -8,7 +8,7 @@ import pytest
 
 from objectives import contract
 from pretrain.model.config import TransformerConfig
-from pretrain.model.transformer import Transformer, bind, init
+from pretrain.model.transformer import Transformer, bind, hidden_of_layers, init
 
 GPT2 = {'decoder_layers': 3, 'vocabulary': 60, 'width': 32, 'heads': 4, 'max_positions': 16}
 MODERN = GPT2 | {
@@ -286,6 +286,66 @@ def test_t5_drops_inside_the_feed_forward_and_after_the_final_norm():
     plain = model('t5', dropout=0.5).hidden(data, key)
     inside = model('t5', dropout=0.5, dropout_inside=True).hidden(data, key)
     assert not np.allclose(plain, inside)
+
+
+@pytest.mark.parametrize(
+    ('name', 'change'),
+    [('gpt2', {}), ('gpt2', {'unroll': True}), ('gpt2', {'remat': 'full'}), ('bert', {}),
+     ('modernbert', {})],
+)  # fmt: skip
+def test_hidden_states_of_every_layer_are_those_of_a_stack_cut_off_behind_it(name, change):
+    fields = ALL[name] | change
+    stack = 'encoder' if 'encoder_layers' in fields else 'decoder'
+    inputs = batch(tokens(), segments_BxL=jnp.array([[1] * 10, [1] * 7 + [0] * 3])).inputs
+    params = parameters(name)
+    module = Transformer(TransformerConfig(**fields))
+    found = jax.jit(lambda params: hidden_of_layers(module, params, inputs))(params)
+    layers = fields[f'{stack}_layers']
+    assert found.shape == (layers + 1, 2, 10, 32)
+    for count in range(1, layers + 1):
+        # What is kept of a layer has no final norm, but for the last.
+        last = count == layers
+        own = fields | {f'{stack}_layers': count}
+        own |= {} if last else {'final_norm': False}
+        cut = jax.tree.map(lambda x, n=count: x[:n], params[stack]['layers'])
+        changed = params | {stack: params[stack] | {'layers': cut}}
+        run = jax.jit(bind(Transformer(TransformerConfig(**own)), changed).hidden)
+        known = run(contract.Batch(inputs, None, None, None))
+        np.testing.assert_allclose(found[count], known, rtol=1e-4, atol=1e-4)
+    assert np.abs(found[1:] - found[:-1]).mean(axis=(1, 2, 3)).min() > 1e-3
+
+
+@pytest.mark.parametrize('name', ['gpt2', 'bert'])
+def test_the_first_hidden_states_are_the_embeddings(name):
+    """The sum of the tables; of BERT normed and mapped to the layers' width, as they read it."""
+    params = jax.tree.map(np.asarray, parameters(name))
+    read = tokens()
+    types = np.arange(20).reshape(2, 10) % 2
+    x = params['token_embedding']['table'][read] + params['position_embedding']['table'][:10]
+    if name == 'bert':
+        x = x + params['segment_embedding']['table'][types]
+        x = x - x.mean(axis=-1, keepdims=True)
+        x = x / np.sqrt((x**2).mean(axis=-1, keepdims=True) + 1e-12)
+        x = x * params['embedding_norm']['scale'] + params['embedding_norm']['bias']
+        x = x @ params['embedding_projection']['kernel'] + params['embedding_projection']['bias']
+    inputs = batch(read, types_BxL=jnp.asarray(types)).inputs
+    module = Transformer(TransformerConfig(**ALL[name]))
+    found = jax.jit(lambda params: hidden_of_layers(module, params, inputs))(params)
+    np.testing.assert_allclose(found[0], x, rtol=1e-4, atol=1e-5)
+
+
+def test_hidden_states_of_every_layer_are_dropped_with_a_key_alone():
+    module = Transformer(TransformerConfig(**(GPT2 | {'dropout': 0.5})))
+    run = jax.jit(lambda key: hidden_of_layers(module, parameters('gpt2'), inputs, key))
+    inputs = batch(tokens()).inputs
+    one = run(jax.random.key(1))
+    np.testing.assert_array_equal(one, run(jax.random.key(1)))
+    assert not np.allclose(one, run(jax.random.key(2)))
+    assert 0.4 < float((one[0] == 0).mean()) < 0.6  # the embeddings
+    assert (run(None)[0] != 0).all()
+    bound = bind(module, parameters('gpt2'))
+    dropped = jax.jit(bound.hidden)(batch(tokens()), jax.random.key(1))
+    np.testing.assert_allclose(one[-1], dropped, atol=1e-5)
 
 
 def test_dropout_needs_a_key_and_follows_it():

@@ -1,4 +1,7 @@
-"""Casts against one row at a time: no padding, no batches, heads and losses in numpy."""
+"""Casts with a head against one row at a time: no padding, no batches, heads and losses in numpy.
+
+Text to text has its own file, test_text_cast.py.
+"""
 
 import dataclasses
 import functools
@@ -9,7 +12,6 @@ import types
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from configs.transfer import transfer
@@ -22,7 +24,6 @@ from pretrain.model.transformer import Transformer
 from pretrain.partitioning import make_mesh
 from pretrain.transfer import casts, finetuning, heads, rows, surgery
 from pretrain.transfer.rows import Place, Row
-from pretrain.transfer.squad import Question
 from pretrain.transfer.task import Example, Span, Task
 
 WORDS = re.findall('[a-z]+', 'the cat sat on mat because it was warm a dog ran and glad house')
@@ -483,151 +484,3 @@ def test_what_cannot_be_is_said_in_one_line(name, changes, match):
     assert '\n' not in str(error.value)
     with pytest.raises(UserError, match='predicts tokens'):
         casts.make_cast(source('t5', token_head=False), CLASSES, settings())
-
-
-TRUTH = task('boolq', labels=('False', 'True'), benchmark='superglue')
-
-
-def asked(known=True):
-    """Five questions about passages of different lengths."""
-    made = []
-    for i, count in enumerate((4, 9, 2, 6, 1)):
-        fields = {'passage': words(i, count), 'question': words(i + 40, 2)}
-        made.append(Example(i, fields, ('False', 'True')[i % 2] if known else None))
-    return made
-
-
-@functools.cache
-def text_cast():
-    return cast_and_params('t5', TRUTH, length=60)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def said_by(trunk, params, ids_L, told_K):
-    """log-probabilities KxV of what a decoder says behind each id; it has read told_K."""
-    inputs = contract.Inputs(ids_L[None]), contract.Inputs(told_K[None])
-    return trunk.apply({'params': params}, *inputs)[0]
-
-
-def tell(cast, params, row, told, room=8):
-    """KxV behind each id that was told; junk behind them is not seen."""
-    told = [0, *told]
-    junk = [*told, *[33] * (room - len(told))]
-    ids = (jnp.asarray(x, jnp.int32) for x in (row.ids_L, junk))
-    return np.asarray(said_by(cast.trunk, params['trunk'], *ids))[: len(told)]
-
-
-def test_text_to_text_is_trained_on_the_targets_alone():
-    """The sum over the tokens of all targets, each with its eos, by their number."""
-    cast, params = text_cast()
-    made = cast.rows([*asked(), *asked(known=False)], True)
-    assert len(made) == 5
-    assert {len(row.targets_K) for row in made} != {2}
-    sums, count = 0.0, 0
-    for row in made[:3]:
-        said = log_softmax(tell(cast, params, row, row.targets_K[:-1]))
-        sums -= sum(said[k, t] for k, t in enumerate(row.targets_K))
-        count += len(row.targets_K)
-    loss = jax.jit(cast.loss)
-    for length, size in ((48, 3), (64, 5)):
-        batch = batch_of(cast, made, [0, 1, 2], length, size)
-        np.testing.assert_allclose(loss(params, batch, jax.random.key(0)), sums / count, rtol=1e-4)
-    changed = batch.targets_BxK + 5 * (1 - batch.target_weights_BxK).astype(np.int32)
-    np.testing.assert_allclose(
-        loss(params, batch._replace(targets_BxK=changed), jax.random.key(0)), sums / count,
-        rtol=1e-4,
-    )  # fmt: skip
-
-
-@functools.cache
-def overfit():
-    """Parameters that know the five answers by heart."""
-    cast, params = text_cast()
-    made = cast.rows(asked(), True)
-    batch = batch_of(cast, made, range(5), 48)
-    optimizer = optax.adam(1e-2)
-
-    @jax.jit
-    def step(params, state):
-        value, slope = jax.value_and_grad(cast.loss)(params, batch, jax.random.key(0))
-        move, state = optimizer.update(slope, state)
-        return optax.apply_updates(params, move), state, value
-
-    state = optimizer.init(params)
-    for _ in range(60):
-        params, state, loss = step(params, state)
-    assert loss < 0.1
-    return params
-
-
-def test_text_to_text_learns_answers_and_ranks():
-    cast = text_cast()[0]
-    found, beside = cast.answer(overfit(), asked(known=False))
-    assert found == [e.label for e in asked()]
-    assert beside == {}
-    ranked = casts.rank(
-        source('t5'), cast.trunk, overfit()['trunk'], TRUTH, asked(known=False), settings(length=60)
-    )
-    assert ranked == found
-
-
-def test_what_a_model_writes_is_read_up_to_its_end_and_is_a_label_or_nothing():
-    """Greedy, one full pass a token; nothing that is no label counts as an answer."""
-    cast, params = text_cast()
-    free = task('record', 'entity', (), benchmark='superglue')
-    given = [e._replace(choices=('cat', 'dog')) for e in asked(known=False)]
-    made = cast.rows(asked(), False)
-    wrote = []
-    for row in made:
-        told = []
-        while len(told) < 4 and 1 not in told:
-            said = tell(cast, params, row, told)[-1]
-            told.append(int(np.argmax(said[: tokens().vocabulary.size])))
-        wrote.append(tokens().decode([i for i in told if i != 1]))
-    found, _ = cast.answer(params, asked())  # of targets of 2 to 4 tokens
-    assert found == ['' if text.strip() not in TRUTH.labels else text.strip() for text in wrote]
-    open_cast = casts.make_cast(source('t5'), free, settings(length=60, answer_tokens=4))
-    fields = [{'query': e.fields['question'], 'passage': e.fields['passage']} for e in given]
-    given = [e._replace(fields=f) for e, f in zip(given, fields)]
-    told, _ = open_cast.answer(params, given)
-    assert all(isinstance(text, str) for text in told)
-    assert len(set(told)) > 1
-
-
-def test_the_likeliest_label_is_that_of_the_mean_over_its_tokens():
-    cast, params = text_cast()
-    labels = 'the cat sat on the mat', 'dog', 'because'  # by their sums the last would always win
-    of_task = dataclasses.replace(CLASSES, labels=labels)
-    given = [Example(i, {'a': words(i, n), 'b': 'it'}) for i, n in enumerate((2, 7, 4, 1, 5, 3))]
-    made = casts.make_cast(source('t5'), of_task, settings(length=60)).rows(given, False)
-    known = []
-    for row in made:
-        means = []
-        for label in labels:
-            ids = [*tokens().encode(label).tolist(), 1]
-            said = log_softmax(
-                tell(cast, params, row, ids[:-1], room=12)[:, : tokens().vocabulary.size]
-            )
-            means.append(np.mean([said[k, i] for k, i in enumerate(ids)]))
-        known.append(labels[int(np.argmax(means))])
-    found = casts.rank(
-        source('t5'), cast.trunk, params['trunk'], of_task, given, settings(length=60)
-    )
-    assert found == known
-    assert set(found) == {labels[0], labels[2]}
-
-
-def test_nouns_are_not_ranked():
-    wsc = task('wsc', labels=('False', 'True'), benchmark='superglue')
-    fields = {'text': 'the man said he ran', 'span1_text': 'the man', 'span2_text': 'he'}
-    example = Example(0, fields, spans=(Span('text', 0, 7), Span('text', 13, 15)))
-    assert casts.rank(source('t5'), None, None, wsc, [example], settings()) is None
-
-
-def test_text_to_text_of_squad_gives_texts():
-    squad = task('squad_1.1', 'span', (), benchmark='squad')
-    cast = casts.make_cast(source('t5'), squad, settings(length=60, answer_tokens=3))
-    questions = [Question(str(i), words(i, 2), words(i, 5), (('cat', 0),)) for i in range(3)]
-    found, _ = cast.answer(text_cast()[1], questions)
-    assert len(found) == 3
-    assert all(a.text == a.text.strip() and a.null_odds is None for a in found)

@@ -1,4 +1,4 @@
-"""A fine-tuned model is a run: the next task starts from its trunk, and from its head if it fits."""
+"""A fine-tuned model is a run: another task takes its trunk over, and its head if it fits."""
 
 import jax
 import numpy as np
@@ -50,11 +50,10 @@ def test_a_head_of_another_number_of_labels_is_drawn_anew_and_said(start, tiny, 
     made, params, _ = start(glue.TASKS['mnli'], tiny('encoder'))
     fine_tuned.write(tmp_path / 'model', tiny('encoder'), made.task, moved_by_one(params))
     next_one, again, report = start(glue.TASKS['rte'], opened(tmp_path / 'model'))
-    jax.tree.map(
-        lambda a, b: np.testing.assert_array_equal(a + 1, b), params['trunk'], again['trunk']
-    )
+    fits = lambda p: {'trunk': p['trunk'], 'pooler': p['head']['pooler']}  # noqa: E731
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a + 1, b), fits(params), fits(again))
     _, fresh, _ = start(glue.TASKS['rte'], tiny('encoder'))
-    jax.tree.map(np.testing.assert_array_equal, fresh['head'], again['head'])
+    jax.tree.map(np.testing.assert_array_equal, fresh['head']['output'], again['head']['output'])
     assert again['head']['output']['kernel'].shape == (32, 2)
     assert report.mismatched == ['output/bias', 'output/kernel']
     said = next_one.banner()
@@ -77,16 +76,21 @@ def test_text_to_text_has_no_head_and_is_taken_over_whole(start, tiny, tmp_path)
     assert report.drawn == report.left == []
 
 
-def test_a_decoder_without_its_vocabulary_head_scores_no_choices(start, tiny, sst2, tmp_path):
-    """A tied table is there with or without a head; whether it can is the trunk's to say."""
+def test_a_decoders_run_scores_choices_as_well(start, tiny, quick, one_device, tmp_path):
+    """Its table is tied to the logits, so nothing of them was lost with the task's head."""
     made, params, _ = start(glue.TASKS['sst2'], tiny('decoder'))
     fine_tuned.write(tmp_path / 'model', tiny('decoder'), made.task, params)
     source = opened(tmp_path / 'model')
-    assert source.transformer.config.token_head
-    assert source.transformer.config.tied
-    next_one, again, _ = start(glue.TASKS['rte'], source)
+    _, again, _ = start(glue.TASKS['rte'], source)
     jax.tree.map(np.testing.assert_array_equal, params['trunk'], again['trunk'])
-    assert next_one.cast.head is not None
+    data = experiment.Data({'dev': [Example(0, {'sentence': 'ba'}, 'positive')]}, {}, '')
+    config = quick(transfer__cast='choices')
+    outcomes = [
+        experiment.Experiment(s, glue.TASKS['sst2'], data, config, one_device, show=False).run(0)
+        for s in (source, tiny('decoder'))
+    ]
+    assert outcomes[0].predictions == outcomes[1].predictions
+    assert outcomes[0].facts['answers'] == outcomes[1].facts['answers']
 
 
 def test_only_a_model_of_a_task_is_cleared_away(start, tiny, tiny_runs, tmp_path):

@@ -138,7 +138,7 @@ def test_the_rates_of_a_part_are_those_of_its_layers(name):
             known = 0.5 ** group[group < count].astype(float)
             full = np.broadcast_to(part[path], x.shape)
             for i in range(len(known)):
-                assert (full[i] if len(group) > 1 else full == known[i]).all(), path
+                assert ((full[i] if len(group) > 1 else full) == known[i]).all(), path
 
 
 def config(groups=0, decay=1.0, unfreeze=False, epochs=2, **optimizer):
@@ -176,7 +176,7 @@ def slope(x, goal):
 
 
 def trainer(made):
-    cast = casts.Cast(None, None, 1, False, None, pull, None, None, None)
+    cast = casts.Cast(None, None, 1, False, None, pull, None, None, False, None)
     tokens = types.SimpleNamespace(vocabulary=types.SimpleNamespace(pad=0))
     return finetuning.Trainer(cast, made, tokens, make_mesh('data=1', jax.devices()[:1]))
 
@@ -249,7 +249,7 @@ def test_what_is_frozen_has_no_moments(optimizer):
     """Every array of the state has the shape of a trained part, never that of the whole."""
     params, count = parameters('bert'), 3
     own, frozen = layer_rates.split(params, count)
-    state = finetuning.make_task_optimizer(config(name=optimizer), 10).init(own)
+    state = finetuning.make_task_optimizer(config(name=optimizer)).init(own)
     held = {}
     for path, x in jax.tree_util.tree_leaves_with_path(state):
         of = [name for name in own if parameter_path(path).endswith(name)]

@@ -49,7 +49,7 @@ def test_both_diagnostic_sets_come_with_superglues_rte(toy, tmp_path):
         toy.jsonl(tmp_path / 'RTE' / f'{name}.jsonl', rows)
     toy.jsonl(tmp_path / 'AX-b' / 'AX-b.jsonl', [{'idx': 0, 'sentence1': 'a', 'sentence2': 'b'}])
     toy.jsonl(tmp_path / 'AX-g' / 'AX-g.jsonl', [{'idx': i, 'pair_id': 7, **pair} for i in (0, 1)])
-    task, data = sources.open_task(configs_of_superglue.get_config('rte'), tmp_path)
+    _, data = sources.open_task(configs_of_superglue.get_config('rte'), tmp_path)
     assert {name: len(rows) for name, (_, rows) in data.related.items()} == {'axb': 1, 'axg': 2}
     assert set(data.splits) == {'train', 'dev'}
 
