@@ -400,8 +400,9 @@ def test_features_of_a_frozen_trunk_train_the_same_head(name, of_task, changes):
         return cast.features(trunk, batch)
 
     found = []
-    for features in (counted, None):
-        trainer = finetuning.Trainer(cast._replace(features=features), config, tokens(), mesh)
+    for kept in (True, False):
+        own = cast._replace(features=counted, keeps_features=kept)
+        trainer = finetuning.Trainer(own, config, tokens(), mesh)
         found.append(trainer.train(params, made, seed=3))
     assert calls  # once for every length
     assert len(calls) == len(set(calls))
