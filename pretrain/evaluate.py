@@ -10,10 +10,11 @@ split; of any other text all documents count. The text is tokenised with the run
 windows and random keys are fixed, so two calls give the same numbers. (Windows of
 `data.cut=document` overlap where a sentence does not fit: its tokens count twice.)
 
-`glue`, `superglue`, `squad`, `snli`: fine-tunes the checkpoint on every task that --data_dir holds
-official files of, with every seed, and the same architecture from scratch; prints and writes a
-table (report.md, .json, .png) and the files for the benchmark's server. What is done is not done
-again: the same command fills gaps. --config (default configs/BENCHMARK.py) is the setting.
+`glue`, `superglue`, `squad`, `snli`, and `own` for a task of your own: fine-tunes the checkpoint on
+every task that --data_dir holds files of, with every seed, and the same architecture from scratch;
+prints and writes a table (report.md, .json, .png) and the files for the benchmark's server. What is
+done is not done again: the same command fills gaps. --config (default configs/BENCHMARK.py) is the
+setting.
 """
 
 import functools
@@ -40,7 +41,7 @@ from pretrain.data.shards import write_whole
 from pretrain.errors import UserError
 from pretrain.transfer import benchmark, report, settings, sources, surgery
 
-TRANSFER = ('glue', 'superglue', 'squad', 'snli')
+TRANSFER = ('glue', 'superglue', 'squad', 'snli', 'own')
 BENCHMARKS = ('text', *TRANSFER)
 CONFIG = commandline.define_config()
 BENCHMARK = flags.DEFINE_string('benchmark', 'text', f'One of {", ".join(BENCHMARKS)}.')

@@ -126,7 +126,7 @@ def _head_cast(source, task, settings):
     with_lm = settings.lm_coefficient > 0
     if with_lm and (is_encoder or not model.token_head):
         raise UserError('transfer.lm_coefficient needs a decoder with a head for the vocabulary')
-    if with_lm and source.objective.prompt == 'prefix':
+    if with_lm and source.prefix:
         raise UserError(
             'transfer.lm_coefficient needs a causal decoder: this one reads a row in both '
             'directions and would see what it predicts'
@@ -142,7 +142,7 @@ def _head_cast(source, task, settings):
     )
     length = encoding.row_length(task, model, settings.length)
     unit = 2 if task.kind == 'choice' else 1
-    prefix = source.objective.prompt == 'prefix'
+    prefix = source.prefix
 
     def make_rows(examples, training):
         del training

@@ -104,7 +104,12 @@ class Experiment:
         drawn = casts.draw(self.cast, key)
         if kind == SCRATCH:
             return drawn, None
-        trunk, head, report = surgery.take_over(*self._stored, drawn['trunk'], drawn['head'])
+        stored, stored_head = self._stored
+        before = tuple((self.source.task or {}).get('labels', ()))
+        if before != self.task.labels and len(before) == len(self.task.labels):
+            # As many labels, but others: the old output would be a wrong start, of the right shape.
+            stored_head = {p: x for p, x in stored_head.items() if not p.startswith('output/')}
+        trunk, head, report = surgery.take_over(stored, stored_head, drawn['trunk'], drawn['head'])
         return {'trunk': trunk, 'head': head}, report
 
     def run(self, seed, kind=PRETRAINED):

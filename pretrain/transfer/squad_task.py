@@ -161,7 +161,7 @@ def span_cast(source, task, config):
     trunk, head = casts.new_trunk(source, settings), heads.SpanHead()
     length = encoding.row_length(task, model, settings.length)
     types = model.segment_types > 1
-    prefix = source.objective.prompt == 'prefix'
+    prefix = source.prefix
     tokens = source.tokenizer
 
     def windows(questions, training):

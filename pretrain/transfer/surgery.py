@@ -27,6 +27,7 @@ class Source(NamedTuple):
     folder: of the run. config: its ConfigDict. tokenizer: Tokenizer. objective:
     contract.Objective. transformer: Transformer of the model that a task starts from; `model`:
     its name. step: of the checkpoint. task: what it was fine-tuned for, a dict; None: it was not.
+    prefix: it was trained to read a beginning in both directions, and so reads a task's rows.
     """
 
     folder: str
@@ -37,6 +38,7 @@ class Source(NamedTuple):
     model: str
     step: int
     task: dict | None
+    prefix: bool = False
 
 
 class Report(NamedTuple):
@@ -84,6 +86,7 @@ def open_source(folder, config, step=None):
     return Source(
         str(folder), config, tokens, learner.objective, learner.transformers[name], name, found,
         task.to_dict() if task else None,
+        assembly.batch_shapes(learner.objective).inputs.prefix_B is not None,
     )  # fmt: skip
 
 

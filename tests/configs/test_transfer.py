@@ -4,7 +4,8 @@ import itertools
 
 import pytest
 
-from configs import glue, own_task, snli, squad, superglue, transfer
+from configs import glue, snli, squad, superglue, transfer
+from configs import own as own_task
 from configs.recipe import recipe
 from pretrain.transfer import sources
 

@@ -51,7 +51,9 @@ def tokens():
 def source(name, **fields):
     module = Transformer(TransformerConfig(**(SMALL | MODELS[name] | fields)))
     objective = types.SimpleNamespace(prompt=PROMPTS.get(name), shared={})
-    return surgery.Source('', None, tokens(), objective, module, 'model', 0, None)
+    return surgery.Source(
+        '', None, tokens(), objective, module, 'model', 0, None, name == 'prefix'
+    )
 
 
 def settings(**changes):

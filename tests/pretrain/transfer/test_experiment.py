@@ -270,7 +270,7 @@ def test_results_with_other_settings_or_damaged_are_refused(sst2, sst2_data, tmp
 
 
 def test_settings_name_all_that_a_result_depends_on(tiny, quick, sst2_data):
-    from configs import own_task
+    from configs import own as own_task
 
     task, data, config = glue.TASKS['sst2'], sst2_data(), quick()
 

@@ -255,6 +255,8 @@ def test_what_cannot_be_trained_is_said(sst2, sst2_data, tiny, quick, toy, one_d
         config = quick(transfer__batch_size=size)
         with pytest.raises(UserError, match=rf'transfer.batch_size={size} does not hold whole'):
             finetuning.Trainer(cast, config, tiny('encoder').tokenizer, one_device)
+    with pytest.raises(UserError, match=r'transfer\.groups=1 trains nothing: this model has no'):
+        sst2('both', sst2_data(train=16), transfer__groups=1).run(0)
     mesh = partitioning.make_mesh('data=3', jax.devices()[:3])
     with pytest.raises(UserError, match='3'):
         sst2('encoder', mesh=mesh)

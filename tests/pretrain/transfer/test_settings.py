@@ -2,7 +2,8 @@
 
 import pytest
 
-from configs import glue, own_task, snli, squad, superglue
+from configs import glue, snli, squad, superglue
+from configs import own as own_task
 from configs import transfer as of_papers
 from pretrain.errors import UserError
 from pretrain.transfer import benchmark, settings

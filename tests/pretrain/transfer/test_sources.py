@@ -3,7 +3,8 @@
 import pytest
 
 from configs import glue as configs_of_glue
-from configs import own_task, snli
+from configs import own as own_task
+from configs import snli
 from configs import superglue as configs_of_superglue
 from pretrain.errors import UserError
 from pretrain.transfer import sources

@@ -1,6 +1,6 @@
 """A task of your own, by config alone: sentences or pairs in TSV or JSONL files.
 
-    python -m pretrain.finetune --config=configs/own_task.py --checkpoint=runs/bert-tiny \\
+    python -m pretrain.finetune --config=configs/own.py --checkpoint=runs/bert-tiny \\
         --data_dir=DATA --workdir=runs/bert-tiny-reviews \\
         --config.own.name=reviews --config.own.train=train.tsv --config.own.dev=dev.tsv \\
         --config.own.text_a=review --config.own.label=stars --config.own.labels="'bad','good'"
