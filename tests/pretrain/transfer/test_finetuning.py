@@ -255,8 +255,11 @@ def test_what_cannot_be_trained_is_said(sst2, sst2_data, tiny, quick, toy, one_d
         config = quick(transfer__batch_size=size)
         with pytest.raises(UserError, match=rf'transfer.batch_size={size} does not hold whole'):
             finetuning.Trainer(cast, config, tiny('encoder').tokenizer, one_device)
+    made = sst2('both', sst2_data(train=16), transfer__groups=1)
+    params, _ = made.start(0)
+    trunk = {name: part for name, part in params['trunk'].items() if name != 'head'}  # as if tied
     with pytest.raises(UserError, match=r'transfer\.groups=1 trains nothing: this model has no'):
-        sst2('both', sst2_data(train=16), transfer__groups=1).run(0)
+        made.trainer.train({'trunk': trunk, 'head': {}}, made.rows, 0)
     mesh = partitioning.make_mesh('data=3', jax.devices()[:3])
     with pytest.raises(UserError, match='3'):
         sst2('encoder', mesh=mesh)
