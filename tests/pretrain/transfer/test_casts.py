@@ -21,8 +21,7 @@ from pretrain.errors import UserError
 from pretrain.model import transformer as transformers
 from pretrain.model.config import TransformerConfig
 from pretrain.model.transformer import Transformer
-from pretrain.partitioning import make_mesh
-from pretrain.transfer import casts, finetuning, heads, rows, surgery
+from pretrain.transfer import casts, heads, rows, surgery
 from pretrain.transfer.rows import Place, Row
 from pretrain.transfer.task import Example, Span, Task
 
@@ -375,48 +374,6 @@ def test_a_mix_of_layers_is_learned_on_pooled_states():
     np.testing.assert_allclose(found, known, rtol=1e-3, atol=1e-4)
     assert params['head']['mix_weights'].shape == (3,)
     assert 'pooler' not in params['head']
-
-
-@pytest.mark.parametrize(
-    ('name', 'of_task', 'changes'),
-    [('bert', WIC, {}), ('gpt', COPA, {'pooling': 'concat'}), ('bert', CLASSES, {'mix_layers': 1})],
-)
-def test_features_of_a_frozen_trunk_train_the_same_head(name, of_task, changes):
-    """Kept features against running the trunk for every batch: the same parameters come out."""
-    config = transfer('superglue', 'rte')
-    config.transfer.update(
-        {k: bool(v) if k == 'mix_layers' else v for k, v in changes.items()}
-        | {'dropout': 0.0, 'head_dropout': 0.2, 'groups': 1, 'epochs': 2, 'batch_size': 4,
-           'eval_batch_size': 4}
-    )  # fmt: skip
-    config.optimizer.update(learning_rate=0.05)
-    cast = casts.make_cast(source(name), of_task, config.transfer)
-    params = cast_and_params(name, of_task, **{k: bool(v) if k == 'mix_layers' else v
-                                               for k, v in changes.items()})[1]  # fmt: skip
-    made = cast.rows(examples(of_task), True)
-    mesh = make_mesh('data=1', jax.devices()[:1])
-    calls = []
-
-    def counted(trunk, batch):
-        calls.append(batch.inputs.tokens_BxL.shape)
-        return cast.features(trunk, batch)
-
-    found = []
-    for kept in (True, False):
-        own = cast._replace(features=counted, keeps_features=kept)
-        trainer = finetuning.Trainer(own, config, tokens(), mesh)
-        found.append(trainer.train(params, made, seed=3))
-    assert calls  # once for every length
-    assert len(calls) == len(set(calls))
-    assert found[0].steps == found[1].steps
-    np.testing.assert_allclose(found[0].loss, found[1].loss, rtol=1e-4)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4),
-        found[0].params, found[1].params,
-    )  # fmt: skip
-    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), found[0].params, params)
-    assert max(jax.tree.leaves(moved['trunk'])) == 0
-    assert min(jax.tree.leaves(moved['head'])) > 1e-3
 
 
 def test_dropout_is_that_of_the_settings_or_the_checkpoints():
