@@ -12,6 +12,8 @@ from pretrain.errors import UserError
 from pretrain.transfer import experiment, glue
 from pretrain.transfer.task import Example
 
+pytestmark = pytest.mark.long
+
 SETTINGS = {'task': 'sst2', 'seed': 0}
 
 
