@@ -46,7 +46,9 @@ def main(argv):
     needed = experiment.settings_of(config, source, data, task, config.seed, 'pretrained')
     lock = run_folder.lock(workdir)
     facts = experiment.read(workdir, needed)
-    if facts is None:
+    # A result whose model was not kept is made again where the model is asked for.
+    unsaved = SAVE.value and facts and 'steps' in facts and not (workdir / 'model').exists()
+    if facts is None or unsaved:
         fine_tuned.clear(workdir / 'model')
         made = sources.open_experiment(source, task, data, config, mesh)
         print(made.banner())

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from pretrain.model import positions
+from pretrain.model import masks, positions
 from pretrain.model.config import TransformerConfig
 from pretrain.model.layers import Dense, Norm
 
@@ -81,7 +81,7 @@ class Attention(nn.Module):
     @nn.compact
     def __call__(
         self, x_BxTxD, *, context_BxSxD=None, context=None, mask, bias=None, causal=False,
-        positions_BxT=None, theta=None, cache=None, index=None,
+        positions_BxT=None, theta=None, cache=None, index=None, read_BxQ=None,
     ):  # fmt: skip
         """Attends.
 
@@ -95,9 +95,11 @@ class Attention(nn.Module):
             theta: base of their wavelengths in this layer; None: config.rotary_theta.
             cache: (keys_BxSxGxK, values_BxSxGxK) of earlier tokens, or None.
             index: where in the cache x's first token goes.
+            read_BxQ: the places of each row that ask, all others are only asked; None: all ask.
 
         Returns:
-            (y_BxTxD, (keys, values) that were attended to: of a cache, the new one).
+            (y_BxTxD, with Q in place of T where only Q places ask; (keys, values) that were
+            attended to: of a cache, the new one).
         """
         config = self.config
         split = lambda x, heads: x.reshape(*x.shape[:2], heads, config.k)  # noqa: E731
@@ -107,6 +109,9 @@ class Attention(nn.Module):
         width = config.heads * config.k
         key_width = config.key_heads * config.k
 
+        if read_BxQ is not None:
+            x_BxTxD = masks.at_places(x_BxTxD, read_BxQ, axis=1)
+            mask, bias = (m if m is None else masks.at_places(m, read_BxQ, 2) for m in (mask, bias))
         q_BxTxHxK = split(Dense(config, width, query_stddev, name='query')(x_BxTxD), config.heads)
         if config.query_key_norm:
             q_BxTxHxK = Norm(config, 'rms', name='query_norm')(q_BxTxHxK)
@@ -122,8 +127,10 @@ class Attention(nn.Module):
             q_BxTxHxK = q_BxTxHxK.reshape(k_BxSxGxK.shape[0], -1, *q_BxTxHxK.shape[2:])
         if config.positions == 'rotary' and context_BxSxD is None and context is None:
             theta = config.rotary_theta if theta is None else theta
-            q_BxTxHxK = positions.rotate(q_BxTxHxK, positions_BxT, theta)
             k_BxSxGxK = positions.rotate(k_BxSxGxK, positions_BxT, theta)
+            if read_BxQ is not None:
+                positions_BxT = masks.at_places(positions_BxT, read_BxQ, axis=1)
+            q_BxTxHxK = positions.rotate(q_BxTxHxK, positions_BxT, theta)
         if cache is not None:
             write = lambda old, new: jax.lax.dynamic_update_slice(old, new, (0, index, 0, 0))  # noqa: E731
             k_BxSxGxK, v_BxSxGxK = write(cache[0], k_BxSxGxK), write(cache[1], v_BxSxGxK)

@@ -1,5 +1,7 @@
 """The one builder of attention masks: causal, prefix, segments, padding and local windows."""
 
+import jax.numpy as jnp
+
 
 def attention_mask(
     queries_T,
@@ -41,6 +43,16 @@ def attention_mask(
         same = query_segments_BxT[:, :, None] == key_segments_BxS[:, None, :]
         mask = _and(mask, same & (key_segments_BxS != 0)[:, None, :])
     return None if mask is None else mask[:, None]
+
+
+def at_places(x, read_BxQ, axis):
+    """x at Q places of each row along an axis: BxTxD along 1, masks and biases BxHxTxS along 2.
+
+    Where x has 1 for B, all rows share it.
+    """
+    shape = [1] * x.ndim
+    shape[0], shape[axis] = read_BxQ.shape
+    return jnp.take_along_axis(x, read_BxQ.reshape(shape), axis=axis)
 
 
 def _and(mask, other):

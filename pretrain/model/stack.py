@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from pretrain.model.attention import Attention
 from pretrain.model.config import TransformerConfig
 from pretrain.model.layers import Dropout, FeedForward, Norm
-from pretrain.model.masks import attention_mask
+from pretrain.model.masks import at_places, attention_mask
 from pretrain.model.positions import RelativeBias
 
 
@@ -62,10 +62,11 @@ class Block(nn.Module):
     deterministic: bool
 
     @nn.compact
-    def __call__(self, x_BxTxD, per_layer, shared):
+    def __call__(self, x_BxTxD, per_layer, shared, read_BxQ=None):
         """The signature of a scan: (carry, the layer's own, shared) -> (carry, what is kept).
 
         Kept while decoding: (the new cache, the context's keys and values if they were made here).
+        With `read_BxQ`, Q places of each row, the layer computes the states of these alone.
         """
         config = self.config
         residual_stddev = None
@@ -73,20 +74,21 @@ class Block(nn.Module):
             additions = self.layers * (3 if self.cross else 2)
             residual_stddev = config.stddev * additions**-0.5
 
-        def add(x_BxTxD, name, sublayer, normed=None):
+        def add(x_BxTxD, name, sublayer, normed=None, read_BxQ=None):
             norm = Norm(config, name=f'{name}_norm')
             dropout = Dropout(config, self.deterministic)
+            kept_BxTxD = x_BxTxD if read_BxQ is None else at_places(x_BxTxD, read_BxQ, axis=1)
             if config.norm_placement == 'post':
-                return norm(x_BxTxD + dropout(sublayer(x_BxTxD)))
+                return norm(kept_BxTxD + dropout(sublayer(x_BxTxD)))
             y_BxTxD = norm(x_BxTxD)
             if normed is not None:
                 y_BxTxD = jnp.where(normed, y_BxTxD, x_BxTxD)
-            return x_BxTxD + dropout(sublayer(y_BxTxD))
+            return kept_BxTxD + dropout(sublayer(y_BxTxD))
 
         sight, caches = shared.sight, per_layer.cache is not None
         cache = context = None
         plain = self.causal and per_layer.window is None and per_layer.cache is None
-        plain &= sight.prefix_B is None and sight.query_segments_BxT is None
+        plain &= sight.prefix_B is None and sight.query_segments_BxT is None and read_BxQ is None
         mask = None
         if not plain:
             mask = attention_mask(
@@ -112,24 +114,28 @@ class Block(nn.Module):
                 theta=per_layer.theta,
                 cache=per_layer.cache,
                 index=shared.index,
+                read_BxQ=read_BxQ,
             )
             cache = kept if caches else None
             return y_BxTxD
 
         def cross_attention(x_BxTxD):
             nonlocal context
+            mask = shared.context_mask
+            if read_BxQ is not None and mask is not None:
+                mask = at_places(mask, read_BxQ, axis=2)
             y_BxTxD, kept = Attention(
                 config, residual_stddev, self.deterministic, name='cross_attention'
             )(
                 x_BxTxD,
                 context_BxSxD=shared.context_BxSxD,
                 context=per_layer.context,
-                mask=shared.context_mask,
+                mask=mask,
             )
             context = kept if caches and per_layer.context is None else None
             return y_BxTxD
 
-        x_BxTxD = add(x_BxTxD, 'attention', attention, per_layer.normed)
+        x_BxTxD = add(x_BxTxD, 'attention', attention, per_layer.normed, read_BxQ)
         if self.cross:
             x_BxTxD = add(x_BxTxD, 'cross_attention', cross_attention)
         feed_forward = FeedForward(config, residual_stddev, self.deterministic, name='feedforward')
@@ -147,15 +153,18 @@ class Stack(nn.Module):
     cross: bool
 
     @nn.compact
-    def __call__(self, x_BxTxD, shared, deterministic, cache=None, context=None):
+    def __call__(
+        self, x_BxTxD, shared, deterministic, cache=None, context=None, read_BxQ=None
+    ):  # fmt: skip
         """Runs the layers.
 
         Args:
             x_BxTxD, shared, deterministic: see Block.
             cache, context: see PerLayer; stacked along the layers.
+            read_BxQ: places of each row whose states are wanted; None: all.
 
         Returns:
-            (hidden_BxTxD, what the layers keep: see Block).
+            (hidden_BxTxD, or hidden_BxQxD; what the layers keep: see Block, None with `read_BxQ`).
         """
         config, sight = self.config, shared.sight
         if config.positions == 'relative':
@@ -181,18 +190,43 @@ class Stack(nn.Module):
                 'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
             }[config.remat]
             block = nn.remat(Block, policy=policy, prevent_cse=False)
-        scanned = nn.scan(
-            block,
-            variable_axes={'params': 0, 'intermediates': 0},
-            split_rngs={'params': True, 'dropout': True},
-            in_axes=(0, nn.broadcast),
-            length=self.layers,
-            unroll=self.layers if config.unroll else 1,
-        )
-        layers = scanned(config, self.layers, self.causal, self.cross, deterministic, name='layers')
-        x_BxTxD, kept = layers(x_BxTxD, per_layer, shared)
+        facts = config, self.layers, self.causal, self.cross, deterministic
+        if read_BxQ is None:
+            layers = _scanned(block, self.layers, config.unroll)(*facts, name='layers')
+            x_BxTxD, kept = layers(x_BxTxD, per_layer, shared)
+        else:
+            x_BxTxD, kept = self._read(block, facts, x_BxTxD, per_layer, shared, read_BxQ), None
         if config.final_norm:
             x_BxTxD = Norm(config, name='final_norm')(x_BxTxD)
         if config.dropout_final:
             x_BxTxD = Dropout(config, deterministic)(x_BxTxD)
         return x_BxTxD, kept
+
+    def _read(self, block, facts, x_BxTxD, per_layer, shared, read_BxQ):
+        """hidden_BxQxD: all layers but the last of all places, the last of those that are read.
+
+        A head that reads one place of a row needs no more, and of six layers that spares a seventh.
+        """
+        stacked = self.variables['params']['layers']
+        rngs = lambda: {} if facts[-1] else {'dropout': self.make_rng('dropout')}  # noqa: E731
+        part = lambda tree, which: jax.tree.map(lambda x: x[which], tree)  # noqa: E731
+        if self.layers > 1:
+            count = self.layers - 1
+            first = _scanned(block, count, self.config.unroll)(*facts, parent=None)
+            own = part((stacked, per_layer), slice(count))
+            x_BxTxD, _ = first.apply({'params': own[0]}, x_BxTxD, own[1], shared, rngs=rngs())
+        params, own = part((stacked, per_layer), -1)
+        last = block(*facts, parent=None)
+        return last.apply({'params': params}, x_BxTxD, own, shared, read_BxQ, rngs=rngs())[0]
+
+
+def _scanned(block, layers, unroll):
+    """The block as a scan over parameters with a leading axis."""
+    return nn.scan(
+        block,
+        variable_axes={'params': 0, 'intermediates': 0},
+        split_rngs={'params': True, 'dropout': True},
+        in_axes=(0, nn.broadcast),
+        length=layers,
+        unroll=layers if unroll else 1,
+    )

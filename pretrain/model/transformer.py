@@ -77,22 +77,24 @@ class Transformer(nn.Module):
             self.project(hidden_BxLxD)
         return self.logits(hidden_BxLxD) if config.token_head else hidden_BxLxD
 
-    def hidden(self, inputs, decoder_inputs=None, deterministic=True):
+    def hidden(self, inputs, decoder_inputs=None, deterministic=True, read_BxQ=None):
         """Hidden states of the last stack.
 
         Args:
             inputs: contract.Inputs of the encoder, or of a decoder that stands alone.
             decoder_inputs: contract.Inputs of the decoder of an encoder-decoder.
             deterministic: no dropout; else an rng named 'dropout' is needed.
+            read_BxQ: places of each row whose states are wanted; the last layer computes no others.
+                None: all.
 
         Returns:
-            hidden_BxLxD in config.dtype.
+            hidden_BxLxD in config.dtype; with `read_BxQ` hidden_BxQxD.
         """
         if not self.config.encoder_layers:
-            return self._run(self.decoder, inputs, deterministic)
-        encoded_BxSxD = self._run(self.encoder, inputs, deterministic)
+            return self._run(self.decoder, inputs, deterministic, read_BxQ=read_BxQ)
         if not self.config.decoder_layers:
-            return encoded_BxSxD
+            return self._run(self.encoder, inputs, deterministic, read_BxQ=read_BxQ)
+        encoded_BxSxD = self._run(self.encoder, inputs, deterministic)
         segments_BxT = decoder_inputs.segments_BxL
         if inputs.segments_BxL is not None and segments_BxT is None:
             segments_BxT = jnp.ones_like(decoder_inputs.tokens_BxL)
@@ -104,7 +106,7 @@ class Transformer(nn.Module):
             key_segments_BxS=inputs.segments_BxL,
         )
         context = encoded_BxSxD, context_mask
-        return self._run(self.decoder, decoder_inputs, deterministic, context)
+        return self._run(self.decoder, decoder_inputs, deterministic, context, read_BxQ)
 
     def step(self, inputs, cache, encoder_inputs=None):
         """Hidden states of the next tokens of the decoder.
@@ -177,7 +179,7 @@ class Transformer(nn.Module):
         """hidden_...xD -> ...xP, the learned map to another model's width."""
         return self.projection(hidden)
 
-    def _run(self, stack, inputs, deterministic, context=(None, None)):
+    def _run(self, stack, inputs, deterministic, context=(None, None), read_BxQ=None):
         length = inputs.tokens_BxL.shape[1]
         places_L = jnp.arange(length)
         positions_BxL = inputs.positions_BxL
@@ -187,7 +189,7 @@ class Transformer(nn.Module):
         sight = Sight(places_L, places_L, inputs.prefix_B, segments_BxL, segments_BxL)
         x_BxLxD = self._embed(inputs, positions_BxL, deterministic)
         shared = Shared(sight, positions_BxL, None, None, *context)
-        return stack(x_BxLxD, shared, deterministic)[0]
+        return stack(x_BxLxD, shared, deterministic, read_BxQ=read_BxQ)[0]
 
     def _embed(self, inputs, positions_BxL, deterministic):
         config = self.config

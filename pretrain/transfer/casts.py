@@ -143,6 +143,7 @@ def _head_cast(source, task, settings):
     length = encoding.row_length(task, model, settings.length)
     unit = 2 if task.kind == 'choice' else 1
     prefix = source.prefix
+    one_place = pooling in ('first', 'last') and not (spans or with_lm or settings.mix_layers)
 
     def make_rows(examples, training):
         del training
@@ -154,12 +155,19 @@ def _head_cast(source, task, settings):
     def hidden(params, batch, key):
         if settings.mix_layers:
             return transformers.hidden_of_layers(trunk, params, batch.inputs, key)
+        read_Bx1 = None
+        if one_place:
+            last_B = batch.lengths_B - 1
+            read_Bx1 = (last_B if pooling == 'last' else jnp.zeros_like(last_B))[:, None]
         rngs = None if key is None else {'dropout': key}
         return trunk.apply(
-            {'params': params}, batch.inputs, deterministic=key is None, rngs=rngs, method='hidden'
-        )
+            {'params': params}, batch.inputs, None, key is None, read_Bx1, rngs=rngs,
+            method='hidden',
+        )  # fmt: skip
 
     def pooled(states, batch):
+        if one_place:
+            return states[:, 0].astype(jnp.float32)
         marked = batch.spans_BxSx2 if spans else None
         return heads.pool(states, batch.lengths_B, pooling, marked)
 

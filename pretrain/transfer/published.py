@@ -11,15 +11,15 @@ class Published(NamedTuple):
     """A row of a paper's table.
 
     model, source: as cited. split: 'test' or 'dev'. scores: {task: {metric: value}}, in percent.
-    average: that of the paper, over the tasks named in `rule`.
+    average: that of the paper, over the tasks named in `rule`; None, and '', where it has none.
     """
 
     model: str
     source: str
     split: str
     scores: dict
-    average: float
-    rule: str
+    average: float | None = None
+    rule: str = ''
 
 
 def _glue(cola, sst2, mrpc, stsb, qqp, mnli, mismatched, qnli, rte):
@@ -79,6 +79,26 @@ PUBLISHED = {
                 'wic': {'accuracy': 69.6}, 'wsc': {'accuracy': 64.4},
             },
             69.0, 'mean of eight tasks',
+        ),
+    ),
+    'snli': (
+        Published(
+            'ESIM + ELMo', 'Peters et al. 2018, table 1', 'test', {'snli': {'accuracy': 88.7}}
+        ),
+        Published('GPT', 'Radford et al. 2018, table 2', 'test', {'snli': {'accuracy': 89.9}}),
+    ),
+    'squad': (
+        Published(
+            'DistilBERT', 'Sanh et al. 2019, table 2', 'dev',
+            {'squad_v1.1': {'exact': 77.7, 'f1': 85.8}},
+        ),
+        Published(
+            'BERT base', 'Devlin et al. 2019, table 2', 'dev',
+            {'squad_v1.1': {'exact': 80.8, 'f1': 88.5}},
+        ),
+        Published(
+            'BERT large', 'Devlin et al. 2019, tables 2 and 3', 'dev',
+            {'squad_v1.1': {'exact': 84.1, 'f1': 90.9}, 'squad_v2.0': {'exact': 78.7, 'f1': 81.9}},
         ),
     ),
 }  # fmt: skip

@@ -43,8 +43,9 @@ def summarise(name, results, missing):
         missing: {task: why it could not be run}.
 
     Returns:
-        A dict that JSON can hold: `tasks` {task: {metric: {kind: {median, deviation, values}}}},
-        `related` of the diagnostic sets, `score` {kind: value} by the benchmark's own rule from the
+        A dict that JSON can hold: `tasks` {task: {`metrics` of dev {metric: {kind: {median,
+        deviation, values}}}, `test`: the same where test has labels}}, `related` of the diagnostic
+        sets, `score` {kind: value} by the benchmark's own rule from the
         medians, and `missing`.
     """
     tasks, related = {}, {}
@@ -55,6 +56,7 @@ def summarise(name, results, missing):
             'setting': result.setting,
             'settings_tried': result.tried,
             'metrics': _by_metric(runs, result.majority),
+            'test': _of_split('test', result.runs),
             'steps_per_second': statistics.median(
                 r.get('steps_per_second', 0) for r in result.runs[PRETRAINED]
             ),
@@ -67,8 +69,8 @@ def summarise(name, results, missing):
             if not other.startswith(('dev', 'test'))
         }
         for other in sorted(others):
-            found = {k: [r['scores'][other] for r in own] for k, own in result.runs.items()}
-            related[other] = {'predicted_by': result.task.name, 'metrics': _by_metric(found, {})}
+            found = _of_split(other, result.runs)
+            related[other] = {'predicted_by': result.task.name, 'metrics': found}
     score, left_out = {}, []
     if name in metrics.BENCHMARKS:
         for kind in (PRETRAINED, SCRATCH, 'majority'):
@@ -97,6 +99,13 @@ def summarise(name, results, missing):
         'missing': left_out,
         'why_missing': missing,
     }
+
+
+def _of_split(split, runs):
+    """{metric: {kind: {...}}} of a split that all runs have scores of; {} where they have none."""
+    if any(split not in r['scores'] for own in runs.values() for r in own):
+        return {}
+    return _by_metric({k: [r['scores'][split] for r in own] for k, own in runs.items()}, {})
 
 
 def _by_metric(runs, majority):
@@ -128,15 +137,19 @@ def markdown(facts):
     header += [f'{row.model} ({row.split})' for row in published]
     lines = [_line(header), _line(['---'] * len(header))]
     for name, task in facts['tasks'].items():
-        for metric, found in task['metrics'].items():
-            base = metric.partition(' by ')[0]
-            mean = base == 'score' and len(_own(task)) > 1 and facts['benchmark'] != 'squad'
-            if base not in SHOWN and not mean:
-                continue
-            cells = [task['title'], _metric(metric, _own(task))]
-            cells += [_cell(found.get(kind)) for kind in kinds]
-            cells += [_percent(row.scores.get(name, {}).get(metric)) for row in published]
-            lines.append(_line(cells))
+        own = [m for m in task['metrics'] if m in SHOWN]
+        for split, title in (('metrics', task['title']), ('test', f'{task["title"]}, test')):
+            for metric, found in task[split].items():
+                base = metric.partition(' by ')[0]
+                mean = base == 'score' and len(own) > 1 and facts['benchmark'] != 'squad'
+                if base not in SHOWN and not mean:
+                    continue
+                cells = [title, _metric(metric, own), *(_cell(found.get(kind)) for kind in kinds)]
+                for row in published:
+                    # Where test has a line of its own, papers' test scores stand there.
+                    here = not task['test'] or (row.split == 'test') == (split == 'test')
+                    cells.append(_percent(row.scores.get(name, {}).get(metric)) if here else '')
+                lines.append(_line(cells))
     for name, other in facts['related'].items():
         for metric, found in other['metrics'].items():
             if metric == 'score':
@@ -150,7 +163,10 @@ def markdown(facts):
         cells = [f'**{facts["benchmark"]}**', what]
         cells += [_percent(_times(facts['score'].get(kind))) for kind in kinds]
         lines.append(_line(cells + [f'{row.average:.1f}' for row in published]))
-    notes = ['Dev scores in percent: median over the seeds ± standard deviation (number of seeds).']
+    notes = [
+        'Scores in percent, on dev where nothing else is said: median over the seeds ± standard '
+        'deviation (number of seeds).'
+    ]
     if facts['missing']:
         why = facts['why_missing']
         listed = (f'{n} ({why[n]})' if n in why else n for n in facts['missing'])
@@ -161,13 +177,10 @@ def markdown(facts):
             notes.append(
                 f'{task["title"]}: the best of {task["settings_tried"]} settings on dev: {chosen}.'
             )
-    notes += [f'{row.model}: {row.source}, {row.split}, {row.rule}.' for row in published]
+    for row in published:
+        said = (f'{row.model}: {row.source}', row.split, row.rule)
+        notes.append(f'{", ".join(filter(None, said))}.')
     return '\n'.join([*lines, '', *(f'{note}  ' for note in notes)]) + '\n'
-
-
-def _own(task):
-    """The metrics of a task that are not their mean."""
-    return [m for m in task['metrics'] if m in SHOWN]
 
 
 def _metric(name, own):

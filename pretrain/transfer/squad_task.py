@@ -39,7 +39,7 @@ def open_task(config, data_dir):
     """
     version = config.squad.version
     task = Task(
-        name=f'squad_{version}',
+        name=f'squad_v{version}',
         title=f'SQuAD {version}',
         benchmark='squad',
         kind='span',

@@ -75,6 +75,13 @@ def test_one_task_and_the_next_from_its_model(call_many, glue, tiny_runs, tmp_pa
     surgery = json.loads((second / 'result.json').read_text())['surgery']
     assert 'drawn anew for their shape: output/bias, output/kernel' in surgery
     assert not (second / 'model').exists()
+    before = (second / 'dev.jsonl').read_bytes()
+    ((code, out, err),) = call_many(
+        'finetune', [[f'--checkpoint={first}/model', *rte, f'--workdir={second}']]
+    )
+    assert code == 0, err  # the model is asked for now
+    assert (second / 'model' / 'config.json').exists()
+    assert (second / 'dev.jsonl').read_bytes() == before
     assert json.loads((third / 'model' / 'config.json').read_text())['task']['name'] == 'rte'
     assert inside == 2
     assert 'holds a run: give another folder' in err

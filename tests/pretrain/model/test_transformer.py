@@ -315,6 +315,59 @@ def test_hidden_states_of_every_layer_are_those_of_a_stack_cut_off_behind_it(nam
     assert np.abs(found[1:] - found[:-1]).mean(axis=(1, 2, 3)).min() > 1e-3
 
 
+@pytest.mark.parametrize(
+    ('name', 'change'),
+    [*((name, {}) for name in ALL if name != 'untied'), ('gpt2', {'decoder_layers': 1}),
+     ('gpt2', {'remat': 'full', 'unroll': True})],
+)  # fmt: skip
+@pytest.mark.parametrize('segments', [False, True])
+def test_states_of_places_that_are_read_are_those_of_all_places(name, change, segments):
+    """Also their gradients, of every parameter."""
+    fields = {'prefix_B': jnp.array([4, 2])} if name == 'banded' else {}
+    if segments:
+        fields['segments_BxL'] = jnp.array([[1] * 6 + [2] * 4, [1] * 7 + [0] * 3])
+    data = batch(tokens(), **fields)
+    read_BxQ = jnp.array([[9, 0, 3], [5, 6, 0]])
+    module = Transformer(TransformerConfig(**(ALL[name] | change)))
+    params = parameters(name)
+    if 'decoder_layers' in change:
+        cut = jax.tree.map(lambda x: x[:1], params['decoder']['layers'])
+        params = params | {'decoder': params['decoder'] | {'layers': cut}}
+
+    def states(params, read_BxQ):
+        inputs = data.inputs, data.decoder_inputs if name == 't5' else None
+        return module.apply({'params': params}, *inputs, True, read_BxQ, method='hidden')
+
+    def loss(params, read_BxQ):
+        if read_BxQ is None:
+            x_BxQxD = states(params, None)[jnp.arange(2)[:, None], jnp.array([[9, 0, 3], [5, 6, 0]])]
+        else:
+            x_BxQxD = states(params, read_BxQ)
+        return jnp.sum(jnp.sin(3 * x_BxQxD)), x_BxQxD
+
+    run = jax.jit(jax.grad(loss, has_aux=True))
+    whole, read = run(params, None), run(params, read_BxQ)
+    assert read[1].shape == (2, 3, 32)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-5), whole, read)
+
+
+def test_the_layer_of_places_that_are_read_drops_too():
+    """A single layer whose feed-forward adds 1 everywhere, to embeddings that are 0."""
+    fields = GPT2 | {'decoder_layers': 1, 'dropout': 0.3, 'final_norm': False}
+    module = Transformer(TransformerConfig(**fields))
+    params = jax.tree.map(jnp.zeros_like, init(module, jax.random.key(0)))
+    params['decoder']['layers']['feedforward']['down']['bias'] += 1
+    read_BxQ = jnp.tile(jnp.arange(5), (200, 1))
+    data = batch(tokens(200))
+    x_BxQxD = module.apply(
+        {'params': params}, data.inputs, None, False, read_BxQ,
+        rngs={'dropout': jax.random.key(1)}, method='hidden',
+    )  # fmt: skip
+    assert x_BxQxD.shape == (200, 5, 32)
+    np.testing.assert_allclose(jnp.unique(x_BxQxD), [0, 1 / 0.7], rtol=1e-6)
+    assert abs(float((x_BxQxD == 0).mean()) - 0.3) < 0.01
+
+
 @pytest.mark.parametrize('name', ['gpt2', 'bert'])
 def test_the_first_hidden_states_are_the_embeddings(name):
     """The sum of the tables; of BERT normed and mapped to the layers' width, as they read it."""

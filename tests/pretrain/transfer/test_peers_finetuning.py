@@ -297,7 +297,7 @@ def test_span_logits_and_loss_are_those_of_transformers(tmp_path):
     config.transfer.update(dropout=0.0, length=32)
     config.squad.update(stride=8, question_length=8)
     task = Task(
-        name='squad_1.1', title='SQuAD 1.1', benchmark='squad', kind='span', labels=(),
+        name='squad_v1.1', title='SQuAD 1.1', benchmark='squad', kind='span', labels=(),
         texts=('question', 'context'), metrics=('f1',), read=None, length=384,
     )  # fmt: skip
     cast = squad_task.span_cast(source, task, config)

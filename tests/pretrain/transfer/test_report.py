@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from pretrain.transfer import benchmark, glue, published, report, superglue
+from pretrain.transfer import benchmark, glue, published, report, snli, sources, superglue
 from pretrain.transfer.experiment import PRETRAINED, SCRATCH
 
 
@@ -136,6 +136,20 @@ def test_diagnostic_sets_have_lines_and_no_part_in_the_score():
     assert 'from scratch' not in rows['task', 'metric']
 
 
+def test_a_labelled_test_split_has_lines_of_its_own_and_papers_stand_beside_them():
+    tests = [{'accuracy': x, 'score': x} for x in (0.7, 0.75, 0.65)]
+    made = task_result(snli.TASKS['snli'], seeds(0.8, 0.82, 0.81, test=tests), seeds(0.4))
+    facts = report.summarise('snli', [made], {})
+    assert facts['tasks']['snli']['test'] == {}  # from scratch has none: it was made without
+    made.runs[SCRATCH][0]['scores']['test'] = {'accuracy': 0.45, 'score': 0.45}
+    rows = rows_of(report.markdown(report.summarise('snli', [made], {})))
+    assert rows['SNLI', 'acc.'] == ['81.0 ± 1.0 (3)', '40.0', '', '', '']
+    assert rows['SNLI, test', 'acc.'] == ['70.0 ± 5.0 (3)', '45.0', '', '88.7', '89.9']
+    assert len(rows) == 4
+    notes = report.markdown(facts)
+    assert 'GPT: Radford et al. 2018, table 2, test.  \n' in notes
+
+
 def test_a_grid_says_of_how_many_it_is_the_best():
     setting = {'transfer.epochs': 2, 'optimizer.learning_rate': 1e-4}
     made = task_result(glue.TASKS['sst2'], seeds(0.5), setting=setting, tried=24)
@@ -185,13 +199,18 @@ def test_files_are_written_whole(facts, tmp_path):
 
 
 def test_published_rows_name_known_tasks_and_metrics_and_their_source():
-    for name, tasks in (('glue', glue.TASKS), ('superglue', superglue.TASKS)):
-        for row in published.PUBLISHED[name]:
+    known = {
+        name: {task: {*made.metrics, 'accuracy_mismatched'} for task, made in tasks.items()}
+        for name, tasks in sources.TASKS.items()
+    }
+    known['squad'] = dict.fromkeys(('squad_v1.1', 'squad_v2.0'), {'exact', 'f1'})
+    assert set(published.PUBLISHED) == set(known)
+    for name, rows in published.PUBLISHED.items():
+        for row in rows:
             assert row.source
             assert row.split in ('dev', 'test')
             for task, scores in row.scores.items():
-                own = {*tasks[task].metrics, 'accuracy_mismatched'}
-                assert set(scores) <= own, (row.model, task)
+                assert set(scores) <= known[name][task], (row.model, task)
                 assert all(-100 <= value <= 100 for value in scores.values())
 
 

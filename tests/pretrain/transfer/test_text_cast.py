@@ -235,7 +235,7 @@ def test_nouns_are_not_ranked():
 
 
 def test_text_to_text_of_squad_gives_texts():
-    squad = task('squad_1.1', 'span', (), 'squad')
+    squad = task('squad_v1.1', 'span', (), 'squad')
     cast = casts.make_cast(source(), squad, settings(answer_tokens=3))
     questions = [Question(str(i), words(i, 2), words(i, 5), (('cat', 0),)) for i in range(3)]
     found, _ = cast.answer(text_cast()[1], questions)
