@@ -327,7 +327,7 @@ def test_states_of_places_that_are_read_are_those_of_all_places(name, change, se
     if segments:
         fields['segments_BxL'] = jnp.array([[1] * 6 + [2] * 4, [1] * 7 + [0] * 3])
     data = batch(tokens(), **fields)
-    read_BxQ = jnp.array([[9, 0, 3], [5, 6, 0]])
+    places_BxQ = jnp.array([[9, 0, 3], [5, 6, 0]])
     module = Transformer(TransformerConfig(**(ALL[name] | change)))
     params = parameters(name)
     if 'decoder_layers' in change:
@@ -339,14 +339,13 @@ def test_states_of_places_that_are_read_are_those_of_all_places(name, change, se
         return module.apply({'params': params}, *inputs, True, read_BxQ, method='hidden')
 
     def loss(params, read_BxQ):
+        x_BxQxD = states(params, read_BxQ)
         if read_BxQ is None:
-            x_BxQxD = states(params, None)[jnp.arange(2)[:, None], jnp.array([[9, 0, 3], [5, 6, 0]])]
-        else:
-            x_BxQxD = states(params, read_BxQ)
+            x_BxQxD = x_BxQxD[jnp.arange(2)[:, None], places_BxQ]
         return jnp.sum(jnp.sin(3 * x_BxQxD)), x_BxQxD
 
     run = jax.jit(jax.grad(loss, has_aux=True))
-    whole, read = run(params, None), run(params, read_BxQ)
+    whole, read = run(params, None), run(params, places_BxQ)
     assert read[1].shape == (2, 3, 32)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-5), whole, read)
 

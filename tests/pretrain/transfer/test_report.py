@@ -203,7 +203,7 @@ def test_published_rows_name_known_tasks_and_metrics_and_their_source():
         name: {task: {*made.metrics, 'accuracy_mismatched'} for task, made in tasks.items()}
         for name, tasks in sources.TASKS.items()
     }
-    known['squad'] = dict.fromkeys(('squad_v1.1', 'squad_v2.0'), {'exact', 'f1'})
+    known['squad'] = {f'squad_v{version}': {'exact', 'f1'} for version in ('1.1', '2.0')}
     assert set(published.PUBLISHED) == set(known)
     for name, rows in published.PUBLISHED.items():
         for row in rows:
