@@ -29,7 +29,7 @@ def transfer(benchmark, task=''):
 
     config.transfer = section = ConfigDict()
     section.cast = ''  # head, text or choices; '': what suits the checkpoint's stacks
-    section.epochs = 3
+    section.epochs = 3  # 0: as `epochs_of` says
     section.batch_size = 16  # rows
     section.eval_batch_size = 64
     section.warmup = 0.1  # share of the steps
@@ -54,14 +54,16 @@ def transfer(benchmark, task=''):
     config.optimizer = recipe().optimizer
     config.optimizer.update(learning_rate=5e-5, weight_decay=0.01)
     config.optimizer.schedule.update(name='linear', final=0.0)
+    config.epochs_of = ()  # ((task or benchmark, epochs), ...), where a paper has no one number
     config.grids = ConfigDict(GRIDS)
     return config
 
 
-def variant(benchmark, tasks, name):
+def variant(benchmark, tasks, name, base=None):
     """Builds `TASK`, `TASK,SETTING`, `SETTING` or nothing: all tasks with the default.
 
-    Where there is one task only, it is meant by all of these.
+    Where there is one task only, it is meant by all of these. `base` is a function of the config
+    that makes a benchmark's own default of it.
 
     Raises:
         ValueError: there is no such task or setting; the nearest is said.
@@ -78,6 +80,8 @@ def variant(benchmark, tasks, name):
     if len(chosen) > 1 or len(settings) > 1:
         raise ValueError(f'{name!r} names two {"tasks" if len(chosen) > 1 else "settings"}')
     config = transfer(benchmark, *chosen)
+    if base:
+        base(config)
     for word in settings:
         SETTINGS[word](config)
     config.name = name
@@ -86,8 +90,8 @@ def variant(benchmark, tasks, name):
 
 def _electra(config):
     """ELECTRA small and base (its released code): rate 1e-4, decay 0.8 a layer, batch 32."""
-    config.transfer.update(batch_size=32, layer_decay=0.8)
-    config.transfer.epochs = 10 if config.task in ('rte', 'stsb') else 3
+    config.transfer.update(batch_size=32, layer_decay=0.8, epochs=0)
+    config.epochs_of = (('rte', 10), ('stsb', 10), ('squad', 2), ('', 3))
     config.optimizer.update(learning_rate=1e-4, epsilon=1e-6, bias_correction=False)
 
 

@@ -15,7 +15,10 @@ from ml_collections import ConfigDict, config_flags
 
 from pretrain.errors import UserError
 
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
+DISK_ERRORS = (
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO, errno.EACCES, errno.EPERM,
+    errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG,
+)  # fmt: skip
 # What a config file, or a key that it does not have, can raise.
 CONFIG_ERRORS = (
     AttributeError, KeyError, TypeError, ValueError, OSError, ImportError, SyntaxError
@@ -87,7 +90,7 @@ def _main(main, argv):
     except OSError as error:
         if error.errno not in DISK_ERRORS:
             raise
-        fail(f'cannot write {error.filename or "a file"}: {error.strerror}')
+        fail(f'cannot read or write {error.filename or "a file"}: {error.strerror}')
     except KeyboardInterrupt:
         print('interrupted', file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
@@ -221,7 +224,13 @@ def read_run_config(folder):
     path = Path(folder) / 'config.json'
     if not path.exists():
         raise UserError(f'--checkpoint: {str(folder)!r} holds no run (no config.json)')
-    return read_config(path)
+    config = read_config(path)
+    model = Path(folder) / 'model'
+    if 'transfer' in config and model.is_dir():
+        raise UserError(
+            f'--checkpoint: {str(folder)!r} holds results of a task: its model is {str(model)!r}'
+        )
+    return config
 
 
 def read_config(path):

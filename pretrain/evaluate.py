@@ -57,7 +57,7 @@ BATCH = flags.DEFINE_integer(
 OUT = flags.DEFINE_string('out', '', 'text: JSON file for the numbers.')
 DATA_DIR = flags.DEFINE_string('data_dir', '', 'Tasks: folder of the official files.')
 WORKDIR = flags.DEFINE_string('workdir', '', 'Tasks: folder of the results.')
-SEEDS = flags.DEFINE_integer('seeds', 5, 'Tasks: number of seeds.')
+SEEDS = flags.DEFINE_integer('seeds', 5, 'Tasks: how many seeds, from 0 on.')
 SCRATCH_SEEDS = flags.DEFINE_integer(
     'scratch_seeds', -1, 'Tasks: number of seeds from scratch; -1: as many as --seeds.'
 )
@@ -142,8 +142,14 @@ def score_tasks():
     if GRID.value and GRID.value not in grids:
         raise UserError(f'--grid={GRID.value} is none of {", ".join(grids)}')
     grid = commandline.flatten(grids[GRID.value]) if GRID.value else None
+    if config.seed:
+        raise UserError(
+            f'config.seed={config.seed} has no part here: the seeds are 0 to --seeds - 1'
+        )
     for point in benchmark.points_of(grid):
-        settings.check(benchmark.with_point(config, point))
+        settings.check(benchmark.with_point(settings.for_task(config, config.task), point))
+    if run_folder.has_checkpoints(workdir):
+        raise UserError(f'--workdir: {str(workdir)!r} holds a run: give another folder')
     assembly.use_compilation_cache(config.cache)
     mesh = partitioning.make_mesh(config.mesh)
     run = commandline.read_run_config(CHECKPOINT.value)
@@ -155,9 +161,9 @@ def score_tasks():
         print(f'{task}: left out, {why} in {DATA_DIR.value}')
     opened = {}
     for task in chosen:
-        own = config.copy_and_resolve_references()
-        own.task = task
+        own = settings.for_task(config, task)
         opened[task] = own, *sources.open_task(own, DATA_DIR.value)
+    benchmark.check_places(workdir, chosen)
     lock = run_folder.lock(workdir)
     results = []
     for own, task, data in opened.values():

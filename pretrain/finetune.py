@@ -35,6 +35,7 @@ def main(argv):
         raise UserError('--config is no config of a task: for example configs/glue.py:sst2')
     if not config.task:
         raise UserError(f'--config names no task: for example configs/{config.benchmark}.py:TASK')
+    config = settings.for_task(config, config.task)
     settings.check(config)
     if run_folder.has_checkpoints(workdir):
         raise UserError(f'--workdir: {str(workdir)!r} holds a run: give another folder')
@@ -44,6 +45,9 @@ def main(argv):
     source = surgery.open_source(CHECKPOINT.value, run, STEP.value)
     task, data = sources.open_task(config, DATA_DIR.value)
     needed = experiment.settings_of(config, source, data, task, config.seed, 'pretrained')
+    for path in (workdir / f'{name}.jsonl' for name in (*data.splits, *data.related)):
+        if path.is_dir():
+            raise UserError(f'--workdir: {str(path)!r} is a folder and should be a file: remove it')
     lock = run_folder.lock(workdir)
     facts = experiment.read(workdir, needed)
     # A result whose model was not kept is made again where the model is asked for.

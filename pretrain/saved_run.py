@@ -8,6 +8,8 @@ from pretrain.data import tokenizer
 from pretrain.errors import UserError
 from pretrain.train_step import Learner
 
+TASK_HEAD = 'task_head'  # the name of the head among the models of a fine-tuned run
+
 
 class Run(NamedTuple):
     """A trained model read from a run's folder; `params` holds the frozen models' as well."""
@@ -44,6 +46,23 @@ def open_tokenizer(folder, config, step=None):
     return tokens, progress
 
 
+def refuse_task_head(folder, step=None):
+    """Refuses a model that was fine-tuned with the head of a task in place of its own.
+
+    Raises:
+        UserError: it was.
+    """
+    place, found = restoration.find(folder)
+    step = next((s for s in (step, found) if s is not None), restoration.newest_whole(folder))
+    if any(
+        path.startswith(f'{TASK_HEAD}/') for path in restoration.stored_shapes(place / str(step))
+    ):
+        raise UserError(
+            f'{str(folder)!r} was fine-tuned and has the head of a task in place of its own: '
+            'pretrain.finetune and pretrain.evaluate --benchmark=glue (or another) start from it'
+        )
+
+
 def open_run(folder, config, step=None, frozen=True):
     """Reads a run: its config, its tokenizer and its parameters.
 
@@ -57,6 +76,7 @@ def open_run(folder, config, step=None, frozen=True):
         UserError: something is missing or damaged.
     """
     tokens, progress = open_tokenizer(folder, config, step)
+    refuse_task_head(folder, step)
     assembly.use_compilation_cache(config.data.cache)
     mesh = partitioning.make_mesh(config.mesh)
     learner = assembly.make_learner(config, tokens.vocabulary, frozen=frozen)

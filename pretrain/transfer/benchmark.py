@@ -254,6 +254,21 @@ def chosen_tasks(config, data_dir, names=()):
     return found, missing
 
 
+def check_places(workdir, tasks):
+    """Refuses a workdir where something else stands in the place of results, before any is made.
+
+    Args:
+        workdir: of the benchmark. tasks: their names, which are those of folders.
+    """
+    workdir = Path(workdir)
+    for path in (workdir / name for name in (*tasks, 'submission')):
+        if path.exists() and not path.is_dir():
+            raise UserError(f'--workdir: {str(path)!r} is a file and should be a folder: remove it')
+    for path in (workdir / f'report.{ending}' for ending in ('md', 'json', 'png')):
+        if path.is_dir():
+            raise UserError(f'--workdir: {str(path)!r} is a folder and should be a file: remove it')
+
+
 def store(workdir, name, content):
     """Writes a text or bytes into the benchmark's folder, whole or not at all."""
     with write_whole(Path(workdir) / name) as file:

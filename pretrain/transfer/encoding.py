@@ -8,7 +8,7 @@ import numpy as np
 from objectives import contract
 from pretrain.errors import UserError
 from pretrain.transfer import prompts, text_to_text
-from pretrain.transfer.rows import Row
+from pretrain.transfer.rows import TARGET_BUCKETS, Row
 
 COPA_QUESTIONS = {
     'cause': 'What was the cause of this?',
@@ -140,7 +140,10 @@ def text_rows(tokens, task, examples, length, training):
             texts = text_to_text.targets(task, example)
         row = np.array([*tokens.encode(asked).tolist()[: length - 1], eos], np.int32)
         for text in texts if training else texts[:1]:
-            said = np.array([*tokens.encode(text).tolist(), eos], np.int32)
+            # T5 cuts what is to be said as well; no official answer is so long.
+            said = np.array(
+                [*tokens.encode(text).tolist()[: TARGET_BUCKETS[-1] - 1], eos], np.int32
+            )
             rows.append(Row(row, None, number, -1, targets_K=said))
     return rows
 

@@ -14,7 +14,7 @@ from pretrain import commandline, manifest, restoration
 from pretrain.data.shards import write_whole
 from pretrain.errors import UserError
 from pretrain.model import transformer
-from pretrain.transfer import casts, choices, finetuning, metrics, surgery
+from pretrain.transfer import casts, choices, fine_tuned, finetuning, metrics, surgery
 
 PRETRAINED, SCRATCH = 'pretrained', 'scratch'
 RESULT = 'result.json'
@@ -83,6 +83,11 @@ class Experiment:
         self.cast = self._make_cast()
         train = part_of(data.splits['train'], config.transfer.train_rows)
         self.rows = self.cast.rows(self._shown(train, 'tokenising train'), True)
+        if not self.rows:
+            raise UserError(
+                f'{task.title}: none of {len(train)} train examples is one to train on in this '
+                'cast: give more of them (transfer.train_rows)'
+            )
         self.trainer = finetuning.Trainer(self.cast, config, source.tokenizer, mesh)
 
     @functools.cached_property
@@ -105,10 +110,10 @@ class Experiment:
         if kind == SCRATCH:
             return drawn, None
         stored, stored_head = self._stored
-        before = tuple((self.source.task or {}).get('labels', ()))
-        if before != self.task.labels and len(before) == len(self.task.labels):
-            # As many labels, but others: the old output would be a wrong start, of the right shape.
-            stored_head = {p: x for p, x in stored_head.items() if not p.startswith('output/')}
+        if stored_head and not fine_tuned.answers_alike(self.source.task, self.task):
+            # An output for other answers is a wrong start, of the right shape though it may be.
+            shapes = {f'output/{p}': x.shape for p, x in drawn['head'].get('output', {}).items()}
+            stored_head = {p: x for p, x in stored_head.items() if shapes.get(p) != x.shape}
         trunk, head, report = surgery.take_over(stored, stored_head, drawn['trunk'], drawn['head'])
         return {'trunk': trunk, 'head': head}, report
 
@@ -258,7 +263,7 @@ def read(folder, settings):
     try:
         facts = json.loads(path.read_text())
         stored = dict(facts['settings'])
-        facts['scores'].values()
+        facts['scores']['dev']['score']  # every task has a dev split
     except (ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f'{str(path)!r} is no result: remove it, and it is made again') from None
     differing = [k for k in sorted(stored.keys() | settings) if stored.get(k) != settings.get(k)]

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import re
 from pathlib import Path
 
 from pretrain.errors import UserError
@@ -38,6 +39,11 @@ def make(section):
     for split, (file,) in files.items():
         if Path(file).suffix.lower() not in ENDINGS:
             raise UserError(f'own.{split}: {file!r} is no .tsv or .jsonl file: convert it to one')
+    if not re.fullmatch(r'\w[\w .+-]*', wanted['name']):
+        raise UserError(
+            f'own.name={wanted["name"]!r} names a folder of results: letters, digits and - _ . + '
+            'alone, a letter or a digit first'
+        )
     labels = tuple(wanted['labels'])
     _check_labels(labels, wanted)
     _check_metrics(labels, tuple(wanted['metrics']))
@@ -87,6 +93,7 @@ def make(section):
     )
 
 
+UNLABELLED = (None, '')  # of a row of a test file
 DEFAULTS = {
     'name': 'own',
     'train': '',
@@ -143,13 +150,13 @@ def _check_metrics(labels, names):
 
 
 def _parse(path, split, fields, label, to_label, header):
-    """The rows of a file; a test file need not have labels."""
+    """The rows of a file; a test file need not have labels, nor all of its rows."""
     examples = []
     if path.suffix.lower() == '.jsonl':
         for row, record in enumerate(tables.read_records(path)):
             texts = {field: record.text(name) for field, name in fields.items()}
             decided = None
-            if split != 'test' or label in record:
+            if split != 'test' or record.values.get(label) not in UNLABELLED:
                 decided = to_label(record.where, _spelt(record.get(label), to_label))
             examples.append(Example(row, texts, decided))
         return examples
@@ -162,7 +169,9 @@ def _parse(path, split, fields, label, to_label, header):
     if labelled:
         columns |= {None: place}
     for line, row, values in tables.read_table(path, columns, header):
-        decided = to_label(f'{path}, line {line}', values.pop(None)) if labelled else None
+        decided, told = None, values.pop(None, '')
+        if split != 'test' or told not in UNLABELLED:
+            decided = to_label(f'{path}, line {line}', told)
         examples.append(Example(row, values, decided))
     return examples
 

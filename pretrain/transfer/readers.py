@@ -49,7 +49,8 @@ class Reader:
         """The examples of a split, in the file's order.
 
         Raises:
-            UserError: there is no such file, something in it is wrong, or it has no rows.
+            UserError: there is no such file, something in it is wrong, it has no rows, or a test
+                file has two of one index.
         """
         if split not in self.files:
             raise UserError(f'there is no split {split!r}: choose from {", ".join(self.files)}')
@@ -59,6 +60,12 @@ class Reader:
         examples = self.parse(path, split)
         if not examples:
             raise UserError(f'{path} has no rows: the {split} split is empty, fetch the file again')
+        if split.startswith('test'):  # the server knows a row by its index alone
+            seen = set()
+            for example in examples:
+                if example.index in seen:
+                    raise UserError(f'{path}: idx {example.index} stands there twice')
+                seen.add(example.index)
         return examples
 
     def find(self, data_dir, split):

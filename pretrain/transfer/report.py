@@ -152,10 +152,10 @@ def markdown(facts):
                 lines.append(_line(cells))
     for name, other in facts['related'].items():
         for metric, found in other['metrics'].items():
-            if metric == 'score':
+            if metric.partition(' by ')[0] == 'score':
                 continue
             by = facts['tasks'][other['predicted_by']]['title']
-            cells = [f'{name} (by {by})', SHOWN.get(metric, metric)]
+            cells = [f'{name} (by {by})', _metric(metric, ())]
             cells += [_cell(found.get(kind)) for kind in kinds]
             lines.append(_line(cells + [''] * len(published)))
     if facts['score']:

@@ -36,6 +36,21 @@ NAMES = {
 LONG = 10**9  # steps: how long the training is, is not known yet
 
 
+def for_task(config, task):
+    """The config of one task of a benchmark: its name, and its epochs where a paper has no one
+    number (`epochs_of`).
+
+    Args:
+        config: of a transfer. task: name; '': of no task yet.
+    """
+    config = config.copy_and_resolve_references()
+    config.task = task
+    if not config.transfer.epochs and config.epochs_of:
+        known = dict(config.epochs_of)
+        config.transfer.epochs = known.get(task, known.get(config.benchmark, known.get('', 0)))
+    return config
+
+
 def check(config):
     """Refuses numbers and names that no fine-tuning can have.
 
@@ -57,6 +72,11 @@ def check(config):
         value = _value(config, key)
         if value is not None and value not in names:
             raise UserError(f'{key}={value!r} is none of {", ".join(filter(None, names))}')
+    if config.optimizer.schedule.warmup:
+        raise UserError(
+            f'optimizer.schedule.warmup={config.optimizer.schedule.warmup:g} has no part in a '
+            'fine-tuning: set transfer.warmup, a share of its steps'
+        )
     section = config.transfer
     if not (section.dropout == -1 or 0 <= section.dropout < 1):
         raise UserError(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pretrain.errors import UserError
+from pretrain.transfer import readers, tables
 
 VERSIONS = ('1.1', '2.0')
 SPLITS = ('train', 'dev')
@@ -41,13 +42,16 @@ def find(data_dir, version):
         begins like it (train-v1.1-part.json).
 
     Raises:
-        UserError: several files could be a split; a version that there is not.
+        UserError: several files could be a split; there is no such version or folder.
     """
     if version not in VERSIONS:
         raise UserError(f'SQuAD has no version {version!r}: choose one of {", ".join(VERSIONS)}')
-    found = {}
+    found, folder = {}, Path(data_dir).expanduser()
+    fault = readers.wrong_folder(folder, 'squad')
+    if fault:
+        raise UserError(fault)
     for split in SPLITS:
-        name, folder = f'{split}-v{version}', Path(data_dir)
+        name = f'{split}-v{version}'
         exact = folder / f'{name}.json'
         paths = [exact] if exact.is_file() else sorted(folder.glob(f'{name}*.json'))
         if len(paths) > 1:
@@ -154,8 +158,9 @@ def _articles(path):
         raise UserError(f'{name} is empty: fetch it again')
     try:
         facts = json.loads(content)
-    except json.JSONDecodeError as error:
-        raise UserError(f'{name} line {error.lineno} does not parse: {error.msg}') from None
+    except ValueError as error:
+        line = f' line {error.lineno}' if hasattr(error, 'lineno') else ''
+        raise UserError(f'{name}{line} does not parse: {getattr(error, "msg", error)}') from None
     except RecursionError:
         raise UserError(f'{name} does not parse: it nests too deeply') from None
     articles = facts.get('data') if isinstance(facts, dict) else None
@@ -194,4 +199,4 @@ def _value(entry, key, kind, place):
     if not isinstance(value, kind) or isinstance(value, bool):
         shown = {str: 'a text', int: 'a whole number', list: 'a list'}[kind]
         raise UserError(f'{place}: {key}={value!r:.50} must be {shown}')
-    return value
+    return tables.without_surrogates(value) if kind is str else value

@@ -121,7 +121,8 @@ class SquadExperiment(experiment.Experiment):
         most = model.max_positions - new_tokens if model.positions == 'learned' else 2**30
         texts = []
         for number, question in enumerate(examples):
-            random = np.random.Generator(np.random.Philox(key=[seed, number]))
+            own = number + 1 if settings.shots_per_query else 0
+            random = np.random.Generator(np.random.Philox(key=[seed, own]))
             shots = []
             if settings.shots:
                 if settings.shots > len(train):
@@ -131,10 +132,7 @@ class SquadExperiment(experiment.Experiment):
                 for shot in others[: settings.shots]:
                     shots.append(f'{_asked(shot)} {shot.answers[0][0] if shot.answers else ""}')
             text = '\n\n'.join([*shots, _asked(question)])
-            ids = tokens.encode(text)
-            if len(ids) > most - 1:  # the beginning goes, the question stays
-                text = tokens.decode(ids[len(ids) - most + 1 :])
-            texts.append(text)
+            texts.append(_last_tokens(tokens, text, most - 1))
         made = []
         for first in progress(range(0, len(texts), settings.eval_batch_size)):
             made += decoding.continue_texts(
@@ -144,6 +142,18 @@ class SquadExperiment(experiment.Experiment):
             )  # fmt: skip
         told = [text.strip().partition('\n')[0].strip() for text in made]
         return [windows_of.Answer(text, text, [], None) for text in told], {}
+
+
+def _last_tokens(tokens, text, room):
+    """The end of a text that has so many tokens at most: the beginning goes, the question stays.
+
+    Cut inside a character that is spelt in bytes, a text has more tokens than were left of it.
+    """
+    ids = tokens.encode(text)
+    first = max(len(ids) - room, 0)
+    while first and len(tokens.encode(text)) > room:
+        text, first = tokens.decode(ids[first:]), first + 1
+    return text
 
 
 def _asked(question):

@@ -98,10 +98,12 @@ def write(folder, benchmark: str, predicted: dict) -> Submission:
     missing = [file for file in wanted if file not in given]
     if missing:
         remarks.append(f'no test predictions for {", ".join(missing)}: the server wants every file')
+    folder = Path(folder)
+    for name in (*missing, f'{benchmark}.zip'):  # of an earlier call, with other tasks
+        (folder / name).unlink(missing_ok=True)
     if not contents:
         return Submission(None, remarks)
 
-    folder = Path(folder)
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, 'w') as archive:
         for file, content in contents.items():

@@ -123,11 +123,20 @@ def read_record(records, label_of, split):
 
     The label is the first of the answers that is one of the entities.
     """
-    examples = []
+    examples, faults, marks = [], [], 0
     for record in records:
         passage = record.object('passage')
         text = passage.text('text')
-        spans = [_entity(entity, text) for entity in passage.objects('entities')]
+        entities = passage.objects('entities')
+        spans = [_entity(entity, text) for entity in entities]
+        marks += len(spans)
+        faults += [
+            entity.error(
+                f'{entity.prefix}start and end mark {span!r}, which cuts a word of the text'
+            )
+            for entity, span in zip(entities, spans)
+            if _cuts_a_word(text, entity.integer('start'), entity.integer('end') + 1)
+        ]
         choices = tuple(dict.fromkeys(spans))
         if not choices:
             raise record.error("field 'passage.entities' is empty: there is nothing to choose from")
@@ -138,15 +147,38 @@ def read_record(records, label_of, split):
                 raise record.error(f'the query {tables.show(query)} holds no @placeholder')
             answers = ()
             if split != 'test':
-                answers = tuple(dict.fromkeys(a.text('text') for a in qa.objects('answers')))
+                told = qa.objects('answers')
+                answers = tuple(dict.fromkeys(a.text('text') for a in told))
                 if not answers:
                     raise record.error(f'field {qa.prefix}answers is empty')
+                marks += len(told)
+                faults += [a.error(fault) for a in told if (fault := _misplaced(a, text))]
             label = next((a for a in answers if a in choices), answers[0] if answers else None)
             fields = {'query': query, 'passage': joined}
             examples.append(
                 Example(qa.integer('idx'), fields, label, choices=choices, answers=answers)
             )
+    if 2 * len(faults) > marks:  # a few are in every distribution; most are a shift
+        raise faults[0]
     return examples
+
+
+def _misplaced(answer, text):
+    """What is wrong with the place of an answer; '' where nothing is, or none is told."""
+    if 'start' not in answer:
+        return ''
+    start, end = answer.integer('start'), answer.integer('end')
+    there, wanted = text[max(start, 0) : end + 1], answer.text('text')
+    return '' if there == wanted else (
+        f'at {answer.prefix}start {start}, end {end} stands {tables.show(there)}, not '
+        f'{tables.show(wanted)}'
+    )  # fmt: skip
+
+
+def _cuts_a_word(text, start, end):
+    """Whether text[start:end], not empty, begins or ends inside a word."""
+    before = start and text[start - 1].isalnum() and text[start].isalnum()
+    return bool(before) or (end < len(text) and text[end].isalnum() and text[end - 1].isalnum())
 
 
 def _entity(entity, text):
@@ -170,10 +202,20 @@ def without_highlights(text):
 def read_wic(records, label_of, split):
     """WiC: whether a word means the same in two sentences; both are marked."""
     examples = _texts('sentence1', 'sentence2', 'word')(records, label_of, split)
-    marked = []
+    marked, faults = [], []
     for record, example in zip(records, examples):
         spans = tuple(_marked(record, example, side) for side in '12')
         marked.append(example._replace(spans=spans))
+        for side, span in zip('12', spans):
+            held = example.fields[span.field][span.start : span.end]
+            if not {*held.lower()} & {*example.fields['word'].lower()}:
+                faults.append((record, side, held, example.fields['word']))
+    if len(faults) > len(examples):  # of two marks an example
+        record, side, held, word = faults[0]
+        raise record.error(
+            f'start{side} and end{side} mark {tables.show(held)}, no form of {tables.show(word)}; '
+            f'{len(faults)} of {2 * len(examples)} marks of this file do so'
+        )
     return marked
 
 
@@ -188,10 +230,8 @@ def _marked(record, example, side):
             'characters (the end is not included)'
         )
     held = text[start:end]
-    cut_before = start and text[start - 1].isalnum() and held[0].isalnum()
-    cut_after = end < len(text) and text[end].isalnum() and held[-1].isalnum()
-    in_contraction = text[end:].startswith("n't") or text[end:].startswith('n’t')
-    if held != held.strip() or cut_before or (cut_after and not in_contraction):
+    in_contraction = text[end:].startswith(("n't", 'n’t'))  # which is no part of the word
+    if held != held.strip() or _cuts_a_word(text, start, len(text) if in_contraction else end):
         raise record.error(
             f'start{side} {start}, end{side} {end} do not match {field}: they mark '
             f'{tables.show(held)} in {tables.show(text)}, not a form of '
@@ -238,7 +278,7 @@ def read_winogender(records, label_of, split):
     """
     examples = _texts('premise', 'hypothesis')(records, label_of, split)
     ids = [record.integer('pair_id') if 'pair_id' in record else None for record in records]
-    if all(ids.count(pair) == 2 for pair in ids):
+    if all(pair is not None and ids.count(pair) == 2 for pair in ids):
         return [e._replace(group=pair) for e, pair in zip(examples, ids)]
     for i in range(0, len(examples), 2):
         pair = [example.fields['hypothesis'] for example in examples[i : i + 2]]

@@ -18,7 +18,6 @@ from pretrain.model.transformer import Transformer
 
 # What a pretraining objective or another task puts on top of the trunk.
 HEADS = re.compile(r'(head|pooler|classifier|scores|projection)(/|$)')
-TASK_HEAD = 'task_head'  # the name of the head among the models of a fine-tuned run
 
 
 class Source(NamedTuple):
@@ -117,7 +116,7 @@ def read_params(source):
     owner, parts = source.objective.shared.get(source.model, ('', ()))
     own |= {part: arrays[owner][part] for part in parts if part in arrays.get(owner, {})}
     flat = traverse_util.flatten_dict
-    return flat(own, sep='/'), flat(arrays.get(TASK_HEAD, {}), sep='/')
+    return flat(own, sep='/'), flat(arrays.get(saved_run.TASK_HEAD, {}), sep='/')
 
 
 def take_over(stored, stored_head, drawn, drawn_head):

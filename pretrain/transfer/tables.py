@@ -30,6 +30,11 @@ def show(value):
     return text if len(text) <= SHOWN else f'{text[:SHOWN]}...{quote}'
 
 
+def without_surrogates(text):
+    """A text of JSON in which halves of surrogate pairs, which no file takes, are replaced."""
+    return text if text.isascii() else re.sub('[\ud800-\udfff]', '\ufffd', text)
+
+
 def read_lines(path):
     """The lines of a UTF-8 file, without their ends, nor those that are empty at its end.
 
@@ -152,8 +157,7 @@ class Record:
 
     def text(self, name):
         """A field that is a text; half a surrogate pair, which no tokenizer takes, is replaced."""
-        value = self._typed(name, str, 'a text')
-        return value if value.isascii() else re.sub('[\ud800-\udfff]', '\ufffd', value)
+        return without_surrogates(self._typed(name, str, 'a text'))
 
     def integer(self, name):
         """A field that is a whole number, or a text of its digits (idx of some distributions)."""

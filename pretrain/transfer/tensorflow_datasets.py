@@ -77,7 +77,8 @@ def available(data_dir, tasks):
         if (folder / 'glue' / name).is_dir() and task.benchmark == 'glue'
     }
     if not found:
-        raise UserError(f'--data_dir=tfds:{data_dir} holds no glue/TASK that it has prepared')
+        listed = ', '.join(f'glue/{name}' for name in tasks)
+        raise UserError(f'--data_dir=tfds:{data_dir} holds none of {listed} that it has prepared')
     return found
 
 

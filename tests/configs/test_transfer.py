@@ -7,7 +7,7 @@ import pytest
 from configs import glue, snli, squad, superglue, transfer
 from configs import own as own_task
 from configs.recipe import recipe
-from pretrain.transfer import sources
+from pretrain.transfer import settings, sources
 
 OF_BENCHMARKS = {'glue': glue, 'superglue': superglue}
 
@@ -75,10 +75,20 @@ def test_the_default_is_one_setting_for_all_tasks():
 
 
 def test_settings_of_papers():
-    electra = glue.get_config('rte,electra')
+    electra = glue.get_config('electra')
     assert electra.transfer.layer_decay == 0.8
-    assert (electra.transfer.epochs, electra.optimizer.learning_rate) == (10, 1e-4)
-    assert glue.get_config('mrpc,electra').transfer.epochs == 3
+    assert (electra.transfer.epochs, electra.optimizer.learning_rate) == (0, 1e-4)
+    for task, epochs in (('rte', 10), ('stsb', 10), ('mrpc', 3)):
+        # The same by `finetune`, which is given one task, and by `evaluate`, which is given all.
+        for config in (electra, glue.get_config(f'{task},electra')):
+            assert settings.for_task(config, task).transfer.epochs == epochs, task
+    electra.transfer.epochs = 5  # a number of one's own is for all
+    assert settings.for_task(electra, 'rte').transfer.epochs == 5
+    assert settings.for_task(glue.get_config(), 'rte').transfer.epochs == 3
+    of_squad = squad.get_config('v2.0,electra')
+    assert settings.for_task(of_squad, of_squad.task).transfer.epochs == 2
+    assert (of_squad.transfer.layer_decay, of_squad.transfer.length) == (0.8, 384)
+    assert (of_squad.squad.version, squad.get_config('electra').squad.version) == ('2.0', '1.1')
     gpt = glue.get_config('sst2,gpt')
     assert (gpt.transfer.lm_coefficient, gpt.transfer.warmup) == (0.5, 0.002)
     assert (gpt.optimizer.learning_rate, gpt.transfer.batch_size) == (6.25e-5, 32)
@@ -105,7 +115,7 @@ def test_settings_of_papers():
         (superglue, 'wics', "unknown variant 'wics'; did you mean 'wic'?"),
         (snli, 'mnli', "unknown variant 'mnli'; did you mean 'snli'?"),
         (own_task, 'xyzzy', "unknown variant 'xyzzy'; there are: own, electra"),
-        (squad, 'v1', "unknown variant 'v1'; there are: v1.1, v2.0"),
+        (squad, 'v1', "unknown variant 'v1'; did you mean 'v1.1'?"),
     ],
 )
 def test_an_unknown_variant_is_said_in_one_line(module, name, says):

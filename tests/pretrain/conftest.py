@@ -4,6 +4,8 @@ import json
 import random
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -96,8 +98,7 @@ def call_many(environment, request, tmp_path):
     """call_many('train', [flags, flags, ...]) -> [(exit code, stdout, stderr), ...]."""
 
     def call_many(command, calls, run_flag=None):
-        folder = tmp_path / 'calls'
-        folder.mkdir()
+        folder = Path(tempfile.mkdtemp(prefix='calls', dir=tmp_path))
         script = FORKED.format(command=command, run_flag=run_flag)
         subprocess.run(
             [sys.executable, '-c', script, folder], input=json.dumps(calls), text=True, timeout=300,

@@ -164,8 +164,8 @@ def test_mistakes(call, argv, says):
     ('error', 'says'),
     [
         ('UserError("two\\n  lines")', 'error: two lines\n'),
-        ('OSError(28, "No space left on device", "x.bin")', 'cannot write x.bin: No space left'),
-        ('OSError(30, "Read-only file system")', 'cannot write a file: Read-only file system'),
+        ('OSError(28, "No space left on device", "x.bin")', 'write x.bin: No space left'),
+        ('OSError(30, "Read-only file system")', 'cannot read or write a file: Read-only file'),
     ],
 )
 def test_mistakes_that_show_while_a_command_runs(call, error, says):

@@ -262,6 +262,34 @@ def test_glue_with_seeds_from_scratch_a_killed_call_and_a_bad_file(
 
 
 @pytest.mark.long
+def test_a_task_of_ones_own_with_a_labelled_test_split(call_many, toy, tiny_runs, tmp_path):
+    data, work = tmp_path / 'data', tmp_path / 'work'
+    for split, count in (('train', 16), ('dev', 8), ('test', 6)):
+        rows = [
+            {'review': toy.signs[i % 2], 'stars': ('bad', 'good')[i % 2]} for i in range(count)
+        ]
+        toy.tsv(data / f'{split}.tsv', rows)
+    call = of_benchmark(
+        'own', tiny_runs['encoder'], data, work, *QUICK, '--config.own.name=reviews',
+        '--config.own.test=test.tsv', '--config.own.text_a=review', '--config.own.label=stars',
+        "--config.own.labels=('bad', 'good')", '--seeds=2', '--scratch_seeds=1',
+    )  # fmt: skip
+    (done,) = call_many('evaluate', [call])
+    assert done[0] == 0, done[2]
+    table = (work / 'report.md').read_text()
+    assert '| reviews | acc. |' in table
+    assert '| reviews, test | acc. |' in table
+    facts = json.loads((work / 'report.json').read_text())['tasks']['reviews']
+    stored = [json.loads(path.read_text()) for path in work.glob('reviews/*/*/result.json')]
+    assert len(stored) == 3
+    found = facts['test']['accuracy']
+    assert len(found['pretrained']['values']) == 2
+    lines = (work / 'reviews/scratch/seed-0/test.jsonl').read_text().splitlines()
+    right = [row['prediction'] == row['label'] for row in map(json.loads, lines)]
+    assert found['scratch']['values'] == [sum(right) / 6]
+
+
+@pytest.mark.long
 def test_squad_in_one_call(call_many, toy, tiny_runs, tmp_path):
     data = tmp_path / 'squad'
     data.mkdir()
@@ -297,6 +325,9 @@ def test_what_is_wrong_with_a_benchmark_is_said_in_one_line(
 
     out, in_use = tmp_path / 'out', tmp_path / 'in_use'
     held = run_folder.lock(in_use)
+    taken = tmp_path / 'taken'
+    taken.mkdir()
+    (taken / 'copa').write_text('')
     run, data, work = (
         f'--checkpoint={tiny_runs["encoder"]}', f'--data_dir={superglue}', f'--workdir={out}',
     )  # fmt: skip
@@ -324,6 +355,9 @@ def test_what_is_wrong_with_a_benchmark_is_said_in_one_line(
         ([f'--checkpoint={superglue}', *own[1:]], 'holds no run'),
         ([run, '--benchmark=superglue', data, f'--workdir={in_use}', *copa], 'another process'),
         ([*own, 'more'], "unknown argument 'more'"),
+        ([*own[:3], f'--workdir={tiny_runs["encoder"]}'], 'holds a run: give another folder'),
+        ([*own, '--config.seed=3'], 'config.seed=3 has no part here: the seeds are 0 to'),
+        ([*own[:3], f'--workdir={taken}', *copa], "taken/copa' is a file and should be a folder"),
     ]  # fmt: skip
     try:
         results = call_many('evaluate', [c[0] for c in cases], 'checkpoint')

@@ -82,6 +82,15 @@ def test_one_task_and_the_next_from_its_model(call_many, glue, tiny_runs, tmp_pa
     assert code == 0, err  # the model is asked for now
     assert (second / 'model' / 'config.json').exists()
     assert (second / 'dev.jsonl').read_bytes() == before
+    # Its head is of the task: what needs the objective's says so.
+    tuned = f'--checkpoint={second}/model'
+    for command, *flags in (
+        ('generate', '--prompt=ba'), ('convert', f'--to_huggingface={tmp_path}/hf'), ('evaluate',),
+    ):  # fmt: skip
+        own_config = None if command == 'convert' else 'checkpoint'
+        ((code, _, err),) = call_many(command, [[tuned, *flags]], own_config)
+        assert code == 2, err
+        assert 'has the head of a task in place of its own' in err
     assert json.loads((third / 'model' / 'config.json').read_text())['task']['name'] == 'rte'
     assert inside == 2
     assert 'holds a run: give another folder' in err
@@ -127,6 +136,10 @@ def test_what_is_wrong_is_said_in_one_line(call_many, glue, toy, tiny_runs, text
     (made / 'model').mkdir()
     (made / 'model' / 'mine.txt').write_text('')
     held = run_folder.lock(in_use)
+    results, taken = tmp_path / 'results', tmp_path / 'taken'
+    (results / 'model').mkdir(parents=True)
+    (results / 'config.json').write_text('{"transfer": {}}')
+    (taken / 'dev.jsonl').mkdir(parents=True)
 
     out = tmp_path / 'out'
     run = f'--checkpoint={tiny_runs["encoder"]}'
@@ -150,6 +163,7 @@ def test_what_is_wrong_is_said_in_one_line(call_many, glue, toy, tiny_runs, text
         (of('glue.py:sst2', superglue), 'looks like SuperGLUE'),
         (of('superglue.py:rte', glue), 'looks like GLUE'),
         (of('squad.py', glue), 'has no train-v1.1.json'),
+        (of('squad.py', tmp_path / 'no'), 'is not there'),
         (of('glue.py:cola', glue), 'there is no CoLA/train.tsv'),
         (of('glue.py:sst2', label), f'{label}/SST-2/dev.tsv, line 3:'),
         (of('glue.py:sst2', column), "line 1: there is no column 'sentence'"),
@@ -163,6 +177,9 @@ def test_what_is_wrong_is_said_in_one_line(call_many, glue, toy, tiny_runs, text
         ),
         (['--checkpoint=/no/run', *sst2], "there is no folder '/no/run'"),
         ([f'--checkpoint={glue}', *sst2], 'holds no run'),
+        ([f'--checkpoint={results}', *sst2], f"results of a task: its model is '{results}/model'"),
+        ([run, *sst2[:2], f'--workdir={taken}'], "taken/dev.jsonl' is a folder and should be a"),
+        ([run, *sst2[:2], f'--workdir={"x" * 300}'], 'File name too long'),
         ([run, *sst2, '--step=7'], 'no checkpoint of step 7'),
         ([run, *sst2[:2], f'--workdir={in_use}'], 'another process'),
         ([run, *sst2[:2], '--workdir=/proc/no'], '--workdir: cannot write'),

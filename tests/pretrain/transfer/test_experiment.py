@@ -9,7 +9,7 @@ import pytest
 
 from pretrain import partitioning
 from pretrain.errors import UserError
-from pretrain.transfer import experiment, glue
+from pretrain.transfer import experiment, glue, superglue
 from pretrain.transfer.task import Example
 
 pytestmark = pytest.mark.long
@@ -170,7 +170,7 @@ def test_a_part_of_the_rows_is_the_same_for_all_and_in_their_order(sst2):
     assert len(sst2('encoder', transfer__train_rows=10).rows) == 10
 
 
-def test_what_cannot_be_trained_is_said(sst2, sst2_data):
+def test_what_cannot_be_trained_is_said(sst2, sst2_data, tiny, quick, one_device):
     data = sst2_data()
     del data.splits['train']
     with pytest.raises(UserError, match='SST-2 has no train split'):
@@ -183,6 +183,12 @@ def test_what_cannot_be_trained_is_said(sst2, sst2_data):
     ):
         with pytest.raises(UserError, match=says):
             sst2(kind, transfer__cast=cast)
+    wrong = Example(0, {'text': 'ba'}, 'False', spans=(('text', 0, 2), ('text', 0, 2)))
+    with pytest.raises(UserError, match='WSC: none of 1 train examples is one to train on in this'):
+        experiment.Experiment(
+            tiny('both'), superglue.TASKS['wsc'], experiment.Data({'train': [wrong]}, {}, ''),
+            quick(), one_device, show=False,
+        )  # fmt: skip
     with pytest.raises(UserError, match=r"transfer\.pooling='firs' is none of first, last"):
         sst2('encoder', transfer__pooling='firs')
 
@@ -255,7 +261,7 @@ def test_results_with_other_settings_or_damaged_are_refused(sst2, sst2_data, tmp
     good = path.read_text()
     for damage in (
         good[:40], '', '[]', '3', '{}', '{"settings": 1}', '{"settings": []}', '\x00',
-        '{"settings": {}}', '{"settings": {}, "scores": []}',
+        '{"settings": {}}', '{"settings": {}, "scores": []}', '{"settings": {}, "scores": {}}',
     ):  # fmt: skip
         path.write_text(damage)
         with pytest.raises(UserError, match='is no result: remove it'):

@@ -1,5 +1,7 @@
 """A fine-tuned model is a run: another task takes its trunk over, and its head if it fits."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -16,7 +18,8 @@ def start(tiny, quick, one_device):
 
     def start(task, source, **changes):
         fields = dict.fromkeys(task.texts, 'ba kep') | {'sentence1': 'ba', 'sentence2': 'kep'}
-        data = experiment.Data({'train': [Example(0, fields, task.labels[0])]}, {}, '')
+        label = task.labels[0] if task.labels else 1.0
+        data = experiment.Data({'train': [Example(0, fields, label)]}, {}, '')
         made = experiment.Experiment(source, task, data, quick(**changes), one_device, show=False)
         return made, *made.start(0)
 
@@ -37,8 +40,10 @@ def test_another_task_with_as_many_labels_takes_the_head_over(start, tiny, tmp_p
     made, params, _ = start(glue.TASKS['mnli'], tiny('encoder'))
     fine_tuned.write(tmp_path / 'model', tiny('encoder'), made.task, moved_by_one(params))
     source = opened(tmp_path / 'model')
-    labels = ('entailment', 'neutral', 'contradiction')
-    assert source.task == {'benchmark': 'glue', 'name': 'mnli', 'labels': labels}
+    assert source.task == {
+        'benchmark': 'glue', 'name': 'mnli', 'kind': 'classes', 'low': 0.0, 'high': 5.0,
+        'labels': ('entailment', 'neutral', 'contradiction'),
+    }  # fmt: skip
     _, again, report = start(superglue.TASKS['cb'], source)
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a + 1, b), params, again)
     assert report.drawn == report.mismatched == []
@@ -66,6 +71,31 @@ def test_a_head_of_another_number_of_labels_is_drawn_anew_and_said(start, tiny, 
     assert third.config.init_from == str(tmp_path / 'model')
     _, _, report = start(glue.TASKS['rte'], third)
     assert report.drawn == report.mismatched == []
+
+
+@pytest.mark.parametrize(
+    ('before', 'after', 'changes', 'kept'),
+    [
+        ('copa', 'stsb', {}, False),  # one output each
+        ('record', 'rte', {}, False),  # two
+        ('rte', 'rte', {'labels': ('yes', 'no')}, False),
+        ('stsb', 'stsb', {'high': 1.0}, False),
+        ('stsb', 'stsb', {'name': 'other'}, True),
+    ],
+)
+def test_an_output_for_other_answers_is_drawn_anew_whatever_its_shape(
+    start, tiny, tmp_path, before, after, changes, kept
+):
+    tasks = superglue.TASKS | glue.TASKS
+    _, fresh, _ = start(tasks[after], tiny('encoder'))
+    params = moved_by_one(fresh)
+    fine_tuned.write(tmp_path / 'model', tiny('encoder'), tasks[before], params)
+    task = dataclasses.replace(tasks[after], **changes)
+    _, again, report = start(task, opened(tmp_path / 'model'))
+    same = jax.tree.map(np.array_equal, again['head']['output'], params['head']['output'])
+    assert all(jax.tree.leaves(same)) == kept
+    assert ('output/kernel' in report.drawn) == (not kept)
+    assert 'pooler/kernel' in report.used
 
 
 def test_text_to_text_has_no_head_and_is_taken_over_whole(start, tiny, tmp_path):

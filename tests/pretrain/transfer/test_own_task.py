@@ -90,6 +90,8 @@ def test_json_labels_may_be_numbers_and_truth_values(tmp_path):
         ('t.tsv', 'review\tstars\na\tgood\n', 'good'),
         ('t.jsonl', '{"review": "a"}', None),
         ('t.jsonl', '{"review": "a", "stars": "bad"}', 'bad'),
+        ('t.tsv', 'review\tstars\na\t\n', None),
+        ('t.jsonl', '{"review": "a", "stars": null}', None),
     ],
 )
 def test_a_test_split_need_not_have_labels(tmp_path, name, text, label):
@@ -102,6 +104,9 @@ def test_a_test_split_need_not_have_labels(tmp_path, name, text, label):
 @pytest.mark.parametrize(
     ('changes', 'said'),
     [
+        ({'name': '../x'}, "own.name='../x' names a folder of results: letters, digits and"),
+        ({'name': '/tmp/x'}, "own.name='/tmp/x'"),
+        ({'name': '.x'}, "own.name='.x'"),
         ({'train': ''}, 'own.train is empty: name its .tsv or .jsonl file'),
         ({'text_a': ''}, 'own.text_a is empty'),
         ({'label': ''}, 'own.label is empty'),

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from pretrain.errors import UserError
@@ -112,6 +114,17 @@ def test_an_empty_split(tmp_path):
     put(tmp_path, RTE__train_tsv=RTE.split('\n')[0] + '\n', RTE__dev_tsv='')
     for split in ('train', 'dev'):
         assert f'the {split} split is empty' in fault(glue.TASKS['rte'].read, tmp_path, split)
+
+
+def test_two_rows_of_one_index_in_a_file_that_a_server_scores(tmp_path):
+    row = {'premise': 'a', 'hypothesis': 'b', 'idx': 4, 'label': 'neutral'}
+    folder = tmp_path / 'CB'
+    folder.mkdir()
+    for file in ('train.jsonl', 'test.jsonl'):
+        (folder / file).write_text(2 * f'{json.dumps(row)}\n')
+    assert len(superglue.TASKS['cb'].read(tmp_path, 'train')) == 2
+    with pytest.raises(UserError, match=r'test\.jsonl: idx 4 stands there twice'):
+        superglue.TASKS['cb'].read(tmp_path, 'test')
 
 
 def test_an_unknown_split(tmp_path):

@@ -150,6 +150,14 @@ def test_a_labelled_test_split_has_lines_of_its_own_and_papers_stand_beside_them
     assert 'GPT: Radford et al. 2018, table 2, test.  \n' in notes
 
 
+def test_what_is_answered_by_rank_of_a_diagnostic_set_is_named_as_elsewhere():
+    names = ('matthews', 'score', 'matthews by rank', 'score by rank')
+    rte = task_result(superglue.TASKS['rte'], seeds(0.6, axb=[dict.fromkeys(names, 0.2)]))
+    rows = rows_of(report.markdown(report.summarise('superglue', [rte], {})))
+    shown = [metric for name, metric in rows if name == 'axb (by RTE)']
+    assert shown == ['Matthews', 'Matthews by rank']
+
+
 def test_a_grid_says_of_how_many_it_is_the_best():
     setting = {'transfer.epochs': 2, 'optimizer.learning_rate': 1e-4}
     made = task_result(glue.TASKS['sst2'], seeds(0.5), setting=setting, tried=24)

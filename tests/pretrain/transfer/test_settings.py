@@ -19,6 +19,7 @@ def test_every_config_and_every_point_of_every_grid_is_fine():
     from pretrain import commandline
 
     for config in configs():
+        config = settings.for_task(config, config.task)
         settings.check(config)
         for grid in config.grids.to_dict().values():
             points = benchmark.points_of(commandline.flatten(grid))
@@ -71,6 +72,7 @@ def test_every_config_and_every_point_of_every_grid_is_fine():
         ('optimizer.learning_rate', -1.0, r'optimizer\.learning_rate=-1 must be'),
         ('optimizer.name', 'adam', r"optimizer\.name 'adam' is unknown: did you mean 'adamw'"),
         ('optimizer.schedule.name', 'line', r"optimizer\.schedule\.name 'line' is unknown"),
+        ('optimizer.schedule.warmup', 9.0, r'schedule\.warmup=9 has no part .* transfer\.warmup'),
         ('optimizer.schedule.final', 2.0, r'optimizer\.schedule\.final=2'),
         ('optimizer.no_decay', '(', r'optimizer\.no_decay'),
     ],

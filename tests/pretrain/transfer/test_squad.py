@@ -133,3 +133,15 @@ def test_files_that_cannot_be_read(tmp_path):
     (tmp_path / 'x.json').write_bytes(b'{"data": "\xff"}')
     with pytest.raises(UserError, match=r'no UTF-8 text \(byte 10\)'):
         squad.read(tmp_path / 'x.json')
+    (tmp_path / 'x.json').write_text('{"data": ' + 5000 * '1' + '}')
+    with pytest.raises(UserError, match=r'x\.json.* does not parse'):
+        squad.read(tmp_path / 'x.json')
+    with pytest.raises(UserError, match=r"--data_dir: '.*none' is not there"):
+        squad.find(tmp_path / 'none', '1.1')
+
+
+def test_half_a_surrogate_pair_is_replaced_and_moves_nothing(tmp_path):
+    facts = json.loads(json.dumps(old(GOOD)).replace('Normans', 'Norman\\ud83d'))
+    (question,) = squad.read(write(tmp_path, facts))
+    assert question.context == CONTEXT.replace('Normans', 'Norman\ufffd')
+    assert squad.misplaced(question) == ''

@@ -173,6 +173,19 @@ def test_a_decoder_goes_on_behind_the_question(shots, opened, squad_files):
     assert set(outcome.scores['dev']) >= {'exact', 'f1', 'score'}
 
 
+@pytest.mark.parametrize('room', range(1, 14))
+def test_the_end_of_a_text_fits_however_it_is_cut(room, tiny):
+    """Characters that the tokenizer spells in bytes, and so many a cut falls inside one."""
+    tokens = tiny('decoder').tokenizer
+    text = 'ba 日本 kep 語 dul'
+    assert len(tokens.encode(text)) == 14
+    cut = squad_task._last_tokens(tokens, text, room)
+    assert len(tokens.encode(cut)) <= room
+    assert len(tokens.encode(cut)) > room - 4  # a character is three bytes
+    assert text.endswith(cut.lstrip('\ufffd '))
+    assert squad_task._last_tokens(tokens, text, 100) == text
+
+
 def test_what_is_wrong_is_said(opened, squad_files, tmp_path):
     with pytest.raises(UserError, match=r'has no train-v1\.1\.json: is it the folder of'):
         opened(tmp_path, '1.1')

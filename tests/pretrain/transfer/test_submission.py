@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pretrain.errors import UserError
-from pretrain.transfer import submission
+from pretrain.transfer import glue, submission
 from pretrain.transfer.task import Example, Task
 
 GLUE = [
@@ -190,6 +190,19 @@ def test_what_a_server_would_not_like_is_said(tmp_path):
     assert read['RTE.tsv'][1:4] == [(1, RTE[0]), (2, RTE[0]), (3, RTE[1])]
     assert len(read['RTE.tsv']) == 3000
     assert read['STS-B.tsv'] == [(0, '0.000'), (1, '1.000')]
+
+
+def test_what_an_earlier_call_left_goes(tmp_path):
+    for name in ('WNLI.tsv', 'glue.zip', 'notes.txt'):
+        (tmp_path / name).write_text('old')
+    rte = glue.TASKS['rte']
+    examples = [Example(i, {}) for i in range(2)]
+    submission.write(tmp_path, 'glue', {'rte': (rte, examples, ['entailment'] * 2)})
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == ['RTE.tsv', 'glue.zip', 'notes.txt']
+    assert list(submission.read_back(tmp_path / 'glue.zip')) == ['RTE.tsv']
+    submission.write(tmp_path, 'glue', {})
+    assert [path.name for path in tmp_path.iterdir()] == ['notes.txt']
 
 
 def test_nothing_to_submit(tmp_path):

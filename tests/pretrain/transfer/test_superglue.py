@@ -188,6 +188,27 @@ def test_record(tmp_path):
     assert [e.label for e in TASKS['record'].read(tmp_path, 'test')] == [None, None]
 
 
+def test_marks_of_record_that_are_most_of_them_one_off(tmp_path):
+    of_entities, of_answers = changed(RECORD), changed(RECORD)
+    for entity in of_entities['passage']['entities']:
+        entity.update(start=entity['start'] + 1, end=entity['end'] + 1)
+    for qa in of_entities['qas']:
+        qa['answers'] = [{'text': 'Bob'}]  # some distributions tell no place
+    del of_answers['passage']['entities'][1:]
+    for told in (told for qa in of_answers['qas'] for told in qa['answers']):
+        told.update(start=told['start'] + 1, end=told['end'] + 1)
+    for row, said in (
+        (of_entities, "passage.entities[0].start and end mark 'nn Lee ', which cuts a word"),
+        (of_answers, "at qas[0].answers[0].start 1, end 7 stands 'nn Lee ', not 'Ann Lee'"),
+    ):
+        path = put(tmp_path, 'ReCoRD/train.jsonl', RECORD, row)
+        assert len(TASKS['record'].read(tmp_path, 'train')) == 4  # a few of all marks may be
+        put(tmp_path, 'ReCoRD/train.jsonl', row)
+        assert fault('record', tmp_path, 'train') == f'{path}, line 1: {said}' + (
+            ' of the text' if row is of_entities else ''
+        )
+
+
 def test_rte(tmp_path):
     row = {'premise': 'A.', 'hypothesis': 'B.', 'label': 'not_entailment', 'idx': 4}
     put(tmp_path, 'RTE/train.jsonl', row)
@@ -237,6 +258,16 @@ def test_offsets_of_wic_that_do_not_match(tmp_path, fields, said):
     assert said in message
 
 
+def test_marks_of_wic_that_are_most_of_them_no_form_of_the_word(tmp_path):
+    other = changed(WIC, word='run')
+    path = put(tmp_path, 'WiC/train.jsonl', WIC, other)
+    assert len(TASKS['wic'].read(tmp_path, 'train')) == 2  # half of them may be
+    put(tmp_path, 'WiC/train.jsonl', WIC, other, other)
+    message = fault('wic', tmp_path, 'train')
+    assert message.startswith(f'{path}, line 2: start1 and end1 mark ')
+    assert "mark 'place', no form of 'run'; 4 of 6 marks" in message
+
+
 def test_wsc(tmp_path):
     put(tmp_path, 'WSC/train.jsonl', WSC, changed(WSC, label=True, target__span1_text='mark'))
     first, second = TASKS['wsc'].read(tmp_path, 'train')
@@ -277,7 +308,7 @@ def test_a_few_rows_of_a_large_file_may_disagree(tmp_path):
 @pytest.mark.parametrize('index', [11, '11'])
 def test_axb(tmp_path, index):
     row = {'idx': index, 'label': 'entailment', 'sentence1': 'A.', 'sentence2': 'B.', 'logic': 'x'}
-    put(tmp_path, 'AX-b/AX-b.jsonl', row, changed(row, label=None))
+    put(tmp_path, 'AX-b/AX-b.jsonl', row, changed(row, label=None, idx=12))
     first, second = TASKS['axb'].read(tmp_path, 'test')
     assert first == (11, {'premise': 'A.', 'hypothesis': 'B.'}, 'entailment', None, (), (), ())
     assert second.label is None
@@ -303,6 +334,9 @@ def test_axg_pairs_of_neighbours_where_every_row_has_its_own_id(tmp_path):
     rows = [winogender(h, i, 100 + 2 * i) for i, h in enumerate('AABB')]
     put(tmp_path, 'AX-g/AX-g.jsonl', *rows)
     assert [e.group for e in TASKS['axg'].read(tmp_path, 'test')] == [0, 0, 1, 1]
+    two = [changed(row, pair_id=None) for row in rows[:2]]
+    put(tmp_path, 'AX-g/AX-g.jsonl', *two)  # and where they have none
+    assert [e.group for e in TASKS['axg'].read(tmp_path, 'test')] == [0, 0]
     put(tmp_path, 'AX-g/AX-g.jsonl', *rows[:3])
     assert 'line 3: a pair is two rows with one pair_id' in fault('axg', tmp_path, 'test')
     put(tmp_path, 'AX-g/AX-g.jsonl', rows[1], rows[2])
