@@ -87,7 +87,7 @@ def test_one_task_and_the_next_from_its_model(call_many, glue, tiny_runs, tmp_pa
     for command, *flags in (
         ('generate', '--prompt=ba'), ('convert', f'--to_huggingface={tmp_path}/hf'), ('evaluate',),
     ):  # fmt: skip
-        own_config = None if command == 'convert' else 'checkpoint'
+        own_config = 'checkpoint' if command == 'evaluate' else None
         ((code, _, err),) = call_many(command, [[tuned, *flags]], own_config)
         assert code == 2, err
         assert 'has the head of a task in place of its own' in err
