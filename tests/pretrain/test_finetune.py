@@ -76,10 +76,10 @@ def test_one_task_and_the_next_from_its_model(call_many, glue, tiny_runs, tmp_pa
     assert 'drawn anew for their shape: output/bias, output/kernel' in surgery
     assert not (second / 'model').exists()
     before = (second / 'dev.jsonl').read_bytes()
-    ((code, out, err),) = call_many(
+    ((code, _, said),) = call_many(
         'finetune', [[f'--checkpoint={first}/model', *rte, f'--workdir={second}']]
     )
-    assert code == 0, err  # the model is asked for now
+    assert code == 0, said  # the model is asked for now
     assert (second / 'model' / 'config.json').exists()
     assert (second / 'dev.jsonl').read_bytes() == before
     # Its head is of the task: what needs the objective's says so.
@@ -88,9 +88,9 @@ def test_one_task_and_the_next_from_its_model(call_many, glue, tiny_runs, tmp_pa
         ('generate', '--prompt=ba'), ('convert', f'--to_huggingface={tmp_path}/hf'), ('evaluate',),
     ):  # fmt: skip
         own_config = 'checkpoint' if command == 'evaluate' else None
-        ((code, _, err),) = call_many(command, [[tuned, *flags]], own_config)
-        assert code == 2, err
-        assert 'has the head of a task in place of its own' in err
+        ((code, _, said),) = call_many(command, [[tuned, *flags]], own_config)
+        assert code == 2, said
+        assert 'has the head of a task in place of its own' in said
     assert json.loads((third / 'model' / 'config.json').read_text())['task']['name'] == 'rte'
     assert inside == 2
     assert 'holds a run: give another folder' in err
