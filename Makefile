@@ -11,11 +11,11 @@ train: .venv/.installed
 	.venv/bin/python -m pretrain.train --config=$(CONFIG) --workdir=$(WORKDIR) $(FLAGS)
 
 test: .venv/.installed-test
-	.venv/bin/python -m pytest -n 2 --dist loadfile -m "not peers and not long" $(FLAGS)
+	.venv/bin/python -m pytest -n 2 --dist loadfile -m "not peers" $(FLAGS)
 
-# The same numbers from torch and transformers, and what make test has no time for.
+# The same numbers from torch and transformers.
 test-peers: .venv/.installed-peers
-	.venv/bin/python -m pytest -m "peers or long" $(FLAGS)
+	.venv/bin/python -m pytest -m peers $(FLAGS)
 
 lint: .venv/.installed-test
 	.venv/bin/ruff check .

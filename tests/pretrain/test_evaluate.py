@@ -150,7 +150,6 @@ def of_benchmark(name, run, data_dir, workdir, *flags):
     ]  # fmt: skip
 
 
-@pytest.mark.long
 def test_all_of_superglue_in_one_call_and_nothing_twice(call_many, superglue, tiny_runs, tmp_path):
     from pretrain.transfer import submission
 
@@ -196,7 +195,6 @@ def test_all_of_superglue_in_one_call_and_nothing_twice(call_many, superglue, ti
     assert facts['checkpoint'] == str(encoder)
 
 
-@pytest.mark.long
 def test_a_decoder_answers_all_of_superglue_untrained(call_many, superglue, tiny_runs, tmp_path):
     choices = '--config.transfer.cast=choices'
     zero, two = tmp_path / 'zero', tmp_path / 'two'
@@ -219,7 +217,6 @@ def test_a_decoder_answers_all_of_superglue_untrained(call_many, superglue, tiny
     assert stored['answers']['dev']['shots'] == 2
 
 
-@pytest.mark.long
 def test_glue_with_seeds_from_scratch_a_killed_call_and_a_bad_file(
     call_many, toy, tiny_runs, tmp_path
 ):
@@ -261,7 +258,6 @@ def test_glue_with_seeds_from_scratch_a_killed_call_and_a_bad_file(
     assert not (tmp_path / 'none').exists()
 
 
-@pytest.mark.long
 def test_a_task_of_ones_own_with_a_labelled_test_split(call_many, toy, tiny_runs, tmp_path):
     data, work = tmp_path / 'data', tmp_path / 'work'
     for split, count in (('train', 16), ('dev', 8), ('test', 6)):
@@ -289,7 +285,6 @@ def test_a_task_of_ones_own_with_a_labelled_test_split(call_many, toy, tiny_runs
     assert found['scratch']['values'] == [sum(right) / 6]
 
 
-@pytest.mark.long
 def test_squad_in_one_call(call_many, toy, tiny_runs, tmp_path):
     data = tmp_path / 'squad'
     data.mkdir()

@@ -7,8 +7,6 @@ import pytest
 
 from pretrain import run_folder
 
-pytestmark = pytest.mark.long
-
 NLI = ('entailment', 'neutral', 'contradiction')
 PAIR = ('sentence1', 'sentence2')
 QUICK = ['--config.transfer.epochs=1', '--config.transfer.batch_size=8']

@@ -12,8 +12,6 @@ from pretrain.errors import UserError
 from pretrain.transfer import experiment, glue, superglue
 from pretrain.transfer.task import Example
 
-pytestmark = pytest.mark.long
-
 SETTINGS = {'task': 'sst2', 'seed': 0}
 
 

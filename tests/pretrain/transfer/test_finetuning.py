@@ -13,8 +13,6 @@ from pretrain.errors import UserError
 from pretrain.transfer import casts, experiment, finetuning, glue, superglue
 from pretrain.transfer.task import Example
 
-pytestmark = pytest.mark.long
-
 
 def flat(tree):
     arrays = traverse_util.flatten_dict(tree, sep='/')

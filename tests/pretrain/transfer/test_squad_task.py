@@ -9,8 +9,6 @@ from configs import squad as configs_of_squad
 from pretrain.errors import UserError
 from pretrain.transfer import benchmark, experiment, report, sources, squad_task
 
-pytestmark = pytest.mark.long
-
 
 @pytest.fixture
 def squad_files(toy, tmp_path):

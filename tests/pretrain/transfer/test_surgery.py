@@ -206,7 +206,8 @@ def test_a_fine_tuned_run_gives_its_head_to_a_task_of_as_many_labels(name, tuned
     path, params = tuned(name)
     source, trunk, head, report, _ = operate(path, task(3, 'another'))
     assert source.task == {
-        'benchmark': 'own', 'name': 'three', 'labels': ('label0', 'label1', 'label2')
+        'benchmark': 'own', 'name': 'three', 'kind': 'classes', 'low': 0.0, 'high': 5.0,
+        'labels': ('label0', 'label1', 'label2'),
     }  # fmt: skip
     for found, known in ((trunk, params['trunk']), (head, params['head'])):
         assert found.keys() == flat(known).keys()

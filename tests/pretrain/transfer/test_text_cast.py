@@ -22,8 +22,6 @@ from pretrain.transfer.rows import Place
 from pretrain.transfer.squad import Question
 from pretrain.transfer.task import Example, Span, Task
 
-pytestmark = pytest.mark.long
-
 WORDS = re.findall('[a-z]+', 'the cat sat on mat because it was warm a dog ran and glad house')
 TEXT = [' '.join(random.Random(i).choices(WORDS, k=10)) for i in range(300)]
 T5 = TransformerConfig(
