@@ -10,7 +10,7 @@ qqp, stsb, mnli (with the diagnostic set), qnli, rte, wnli. A setting of a paper
 `configs/glue.py:mrpc,electra`, or alone, for all tasks: `configs/glue.py:electra`. Settings:
 electra, gpt, t5, roberta, ulmfit, frozen, elmo (configs/transfer.py).
 
-Hardware: 2 CPU cores for small models (docs/benchmarks.md has times and scores, measured), one GPU
+Hardware: 2 CPU cores for small models (docs/benchmarks.md has their speed, measured), one GPU
 for those of the papers' sizes (not measured).
 """
 

@@ -8,7 +8,7 @@
 DATA holds the official files (BoolQ/train.jsonl, ...). The variants are the tasks: boolq, cb, copa,
 multirc, record, rte (with both diagnostic sets), wic, wsc, and the settings of configs/glue.py.
 
-Hardware: 2 CPU cores for small models (docs/benchmarks.md has times and scores, measured), one GPU
+Hardware: 2 CPU cores for small models (docs/benchmarks.md has their speed, measured), one GPU
 for those of the papers' sizes (not measured).
 """
 
