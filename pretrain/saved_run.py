@@ -46,17 +46,20 @@ def open_tokenizer(folder, config, step=None):
     return tokens, progress
 
 
-def refuse_task_head(folder, step=None):
+def refuse_task_head(folder, config):
     """Refuses a model that was fine-tuned with the head of a task in place of its own.
+
+    Args:
+        folder: of the run. config: its own.
 
     Raises:
         UserError: it was.
     """
-    place, found = restoration.find(folder)
-    step = next((s for s in (step, found) if s is not None), restoration.newest_whole(folder))
-    if any(
-        path.startswith(f'{TASK_HEAD}/') for path in restoration.stored_shapes(place / str(step))
-    ):
+    if not config.get('task'):
+        return
+    place, _ = restoration.find(folder)
+    stored = [restoration.stored_shapes(place / str(s)) for s in restoration.steps_in(place)]
+    if any(path.startswith(f'{TASK_HEAD}/') for paths in stored for path in paths):
         raise UserError(
             f'{str(folder)!r} was fine-tuned and has the head of a task in place of its own: '
             'pretrain.finetune and pretrain.evaluate --benchmark=glue (or another) start from it'
@@ -76,7 +79,7 @@ def open_run(folder, config, step=None, frozen=True):
         UserError: something is missing or damaged.
     """
     tokens, progress = open_tokenizer(folder, config, step)
-    refuse_task_head(folder, step)
+    refuse_task_head(folder, config)
     assembly.use_compilation_cache(config.data.cache)
     mesh = partitioning.make_mesh(config.mesh)
     learner = assembly.make_learner(config, tokens.vocabulary, frozen=frozen)

@@ -35,7 +35,7 @@ def export_run(source, folder, step=None, progress=lambda names: names):
     config = commandline.read_run_config(source)
     step = restoration.newest_whole(source) if step is None else step
     tokens, _ = saved_run.open_tokenizer(source, config, step)
-    saved_run.refuse_task_head(source, step)
+    saved_run.refuse_task_head(source, config)
     learner = assembly.make_learner(config, tokens.vocabulary, frozen=False)
     first = 'electra' if 'discriminator' in learner.transformers else config.get('model_type', '')
     found = {

@@ -37,11 +37,13 @@ LONG = 10**9  # steps: how long the training is, is not known yet
 
 
 def for_task(config, task):
-    """The config of one task of a benchmark: its name, and its epochs where a paper has no one
-    number (`epochs_of`).
+    """The config of one task: its name, and its epochs where `epochs_of` tells them.
 
     Args:
         config: of a transfer. task: name; '': of no task yet.
+
+    Returns:
+        A copy. A number of epochs of one's own is kept.
     """
     config = config.copy_and_resolve_references()
     config.task = task
