@@ -11,7 +11,7 @@ train: .venv/.installed
 	.venv/bin/python -m pretrain.train --config=$(CONFIG) --workdir=$(WORKDIR) $(FLAGS)
 
 test: .venv/.installed-test
-	.venv/bin/python -m pytest -n 2 --dist loadfile -m "not peers" $(FLAGS)
+	.venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not peers" $(FLAGS)
 
 # The same numbers from torch and transformers.
 test-peers: .venv/.installed-peers

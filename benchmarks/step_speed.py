@@ -349,7 +349,9 @@ def main(arguments):
     load = [os.getloadavg()[0]]
     rows = measure(sides, flags)
     load.append(os.getloadavg()[0])
-    model_flops = flops.training_flops(module.config, flags.batch, flags.length, flags.length)
+    length = flags.length
+    # Backward takes twice the products of forward.
+    model_flops = 3 * flops.forward_flops(module.config, flags.batch, length, length, length)
     peak = flops.peak(jax.devices()[0], flags.dtype) if device == 'gpu' and not no_ours else None
     speed = summarize(rows, flags, model_flops, peak)
 

@@ -87,11 +87,13 @@ def score_text():
     config = CONFIG.value
     own = commandline.read_run_config(folder)
     run = saved_run.open_run(folder, config, STEP.value)
-    same_source = config.data.source == own.data.source
+    sources = lambda data: data.get('mixture', ()) or data.source  # noqa: E731
+    same_source = sources(config.data) == sources(own.data)
+    named = assembly.named_source(config.data)
     split = SPLIT.value or ('validation' if same_source else 'all')
 
     corpus = open_corpus(run, config, folder, same_source)
-    reader = assembly.open_windows(config, corpus, split, run.objective, tail=True)
+    readers = assembly.open_each(config, corpus, split, run.objective, tail=True)
     shards = partitioning.batch_shards(run.mesh)
     batch = BATCH.value or -(-config.batch_size // config.accumulation // shards) * shards
     step = jax.jit(functools.partial(train_step.evaluation_step, run.learner))
@@ -99,16 +101,17 @@ def score_text():
     if same_source:
         train = assembly.open_windows(config, corpus, 'train', run.objective)
         unigram_V = evaluation.unigram(corpus, run.objective, train)
-    scores = evaluation.evaluate(
-        step, run.params, reader, batch, run.mesh,
+    scores = evaluation.evaluate_each(
+        step, run.params, readers, corpus.shares, batch, run.mesh,
         unigram_V=unigram_V,
         progress=functools.partial(tqdm, desc=f'evaluating {split}', unit='batch'),
     )  # fmt: skip
-    print(f'{folder} on {config.data.source}, {split}: {len(reader):,} windows')
+    count = sum(map(len, readers.values()))
+    print(f'{folder} on {named}, {split}: {count:,} windows')
     for name, value in scores.items():
         print(f'{name:>16}  {value:,.0f}' if name == 'predicted' else f'{name:>16}  {value:.4f}')
     if OUT.value:
-        facts = {'checkpoint': str(folder), 'source': config.data.source, 'split': split}
+        facts = {'checkpoint': str(folder), 'source': named, 'split': split}
         with write_whole(OUT.value) as file:
             file.write(json.dumps(facts | scores, indent=2).encode())
 

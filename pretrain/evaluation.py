@@ -20,7 +20,7 @@ def evaluate(step, params, reader, batch, mesh, windows=0, unigram_V=None, progr
         step: jitted train_step.evaluation_step with the learner bound: (params, windows) ->
             (contract.Loss, weight_V).
         params: as in the train state.
-        reader: corpus.WindowReader.
+        reader: windows.WindowReader, or another with its `read` and length.
         batch: windows at once; the last batch is filled up with padding that counts nothing.
         mesh: jax Mesh.
         windows: how many at most, from the start of that order; 0: all.
@@ -52,6 +52,35 @@ def evaluate(step, params, reader, batch, mesh, windows=0, unigram_V=None, progr
         result['unigram'] = float(-(weight_V[: len(unigram_V)] * unigram_V).sum() / total)
     result['predicted'] = total
     return {name: float(value) for name, value in result.items()}
+
+
+def evaluate_each(step, params, readers, shares, *arguments, **options):
+    """Mean loss and metrics over several corpora, and the loss on each.
+
+    Args:
+        readers: {name: reader}. shares: {name: weight of the corpus in the means}.
+        step, params, the rest: as of `evaluate`, which is called for each.
+
+    Returns:
+        {name: float}: what `evaluate` returns, in the mean over corpora, where there are several
+        with the loss on each as `loss_NAME`.
+    """
+    results = {
+        name: evaluate(step, params, reader, *arguments, **options)
+        for name, reader in readers.items()
+    }
+    first, *others = results.values()
+    if not others:
+        return first
+    total = sum(shares[name] for name in results)
+    mixed = {
+        metric: sum(shares[name] / total * result[metric] for name, result in results.items())
+        for metric in first
+    }
+    if TOKEN_LOSS in mixed:
+        mixed['perplexity'] = perplexity(mixed[TOKEN_LOSS])
+    mixed['predicted'] = sum(result['predicted'] for result in results.values())
+    return mixed | {f'loss_{name}': result['loss'] for name, result in results.items()}
 
 
 def unigram(corpus, objective, reader):

@@ -3,6 +3,8 @@
 A run prints it when it begins, so that one sees the objective work before one waits for it.
 """
 
+from typing import NamedTuple
+
 import jax
 import numpy as np
 
@@ -21,48 +23,91 @@ def show(learner, reader, tokens, count=2):
     than 1 stands behind its target (`x0.5`).
 
     Args:
-        learner: train_step.Learner. reader: corpus.WindowReader.
+        learner: train_step.Learner. reader: windows.WindowReader.
         tokens: Tokenizer. count: rows.
 
     Returns:
         Text of several lines.
     """
-    positions = np.arange(min(WINDOWS, len(reader)))
-    windows = loader.read(reader, learner.seed, positions)
-    key = train_step.run_key(learner.seed, train_step.CORRUPT)
-    batch = jax.device_get(jax.jit(learner.objective.corrupt)(key, windows))
     lines = []
-    for row in range(min(count, len(positions))):
-        lines.append(f'example {row + 1}')
-        for name, text in describe(jax.tree.map(lambda x, row=row: x[row], batch), tokens).items():
+    for number, row in enumerate(rows(learner.objective, learner.seed, reader, count)):
+        lines.append(f'example {number + 1}')
+        for name, text in describe(row, tokens).items():
             lines.append(f'  {name:<9} {shorten(text)}')
     return '\n'.join(lines)
 
 
+def rows(objective, seed, reader, count):
+    """The first rows of the first batch of a run.
+
+    Args:
+        objective: contract.Objective. seed: of the run. reader: windows.WindowReader.
+        count: rows.
+
+    Returns:
+        list of contract.Batch (numpy), each of one row without its axis.
+    """
+    positions = np.arange(min(max(WINDOWS, count), len(reader)))
+    windows = loader.read(reader, seed, positions)
+    key = train_step.run_key(seed, train_step.CORRUPT)
+    batch = jax.device_get(jax.jit(objective.corrupt)(key, windows))
+    return [
+        jax.tree.map(lambda x, row=row: x[row], batch) for row in range(min(count, len(positions)))
+    ]
+
+
+class Span(NamedTuple):
+    """A stretch of what a row shows.
+
+    kind: 'plain', 'wanted' (read here, something to be predicted here), 'target', 'nothing' (a
+    target of weight 0), 'divider'. target: what a wanted place is to become. weight: of it.
+    """
+
+    text: str
+    kind: str = 'plain'
+    target: str = ''
+    weight: float = 1.0
+
+
 def describe(row, tokens):
     """{'reads': text, 'predicts': text, ...} of a contract.Batch of one row without its axis."""
+    return {name: plain(found) for name, found in spans(row, tokens).items()}
+
+
+def spans(row, tokens):
+    """{'reads': [Span, ...], ...} of a contract.Batch of one row without its axis."""
     inputs, targets, weights = row.inputs, row.targets_BxK, row.weights_BxK
     length = real_length(inputs, tokens)
-    texts = {}
+    found = {}
     if row.places_BxK is None or inputs.prefix_B is not None:
-        texts['reads'] = tokens.decode(inputs.tokens_BxL[:length])
+        found['reads'] = [Span(tokens.decode(inputs.tokens_BxL[:length]))]
         if inputs.prefix_B is not None:
             prefix = int(inputs.prefix_B)
-            texts['reads'] = ' || '.join(
-                tokens.decode(part)
-                for part in (inputs.tokens_BxL[:prefix], inputs.tokens_BxL[prefix:length])
-            )
-        texts['predicts'] = predictions(targets, weights, tokens)
+            before, after = inputs.tokens_BxL[:prefix], inputs.tokens_BxL[prefix:length]
+            found['reads'] = [
+                Span(tokens.decode(before)), Span(' || ', 'divider'), Span(tokens.decode(after))
+            ]  # fmt: skip
+        found['predicts'] = predictions(targets, weights, tokens)
     else:
-        texts['reads'] = marked(row, length, tokens)
+        found['reads'] = marked(row, length, tokens)
     if row.seeds_B is not None:
-        texts['then'] = (
+        found['then'] = [Span(
             'samples of the generator take the places in brackets, and of every token is asked '
             'whether it is the original'
-        )
+        )]  # fmt: skip
     if row.labels_B is not None:
-        texts['label'] = str(int(row.labels_B))
-    return texts
+        found['label'] = [Span(str(int(row.labels_B)))]
+    return found
+
+
+def plain(found):
+    """Spans as text: `[read -> to be predicted]`, `_` for a target of weight 0."""
+    texts = {
+        'wanted': lambda s: f'[{s.text} -> {s.target}{shown(s.weight)}]',
+        'target': lambda s: f'{s.text}{shown(s.weight)}',
+        'nothing': lambda s: '_',
+    }
+    return ''.join(texts[s.kind](s) if s.kind in texts else s.text for s in found)
 
 
 def real_length(inputs, tokens):
@@ -73,35 +118,42 @@ def real_length(inputs, tokens):
 
 
 def marked(row, length, tokens):
-    """The text that is read, with `[read -> to be predicted]` at the places of the targets."""
+    """The text that is read, with the places of the targets."""
     wanted = {
         int(place): (int(target), float(weight))
         for place, target, weight in zip(row.places_BxK, row.targets_BxK, row.weights_BxK)
         if weight
     }
-    parts, run = [], []
+    found, run = [], []
     for place, token in enumerate(row.inputs.tokens_BxL[:length]):
         if place not in wanted:
             run.append(token)
             continue
         target, weight = wanted[place]
-        mark = f'[{tokens.decode([token])} -> {tokens.decode([target])}{shown(weight)}]'
-        parts += [tokens.decode(run), mark]
+        found.append(Span(tokens.decode(run)))
+        found.append(Span(tokens.decode([token]), 'wanted', tokens.decode([target]), weight))
         run = []
-    return ''.join([*parts, tokens.decode(run)])
+    return [*found, Span(tokens.decode(run))]
 
 
 def predictions(targets, weights, tokens):
-    """The targets as text; `_` where the weight is 0, and padding at the end left out."""
-    parts, run = [], []
+    """The targets; padding at the end is left out."""
+    found, run = [], []
     for target, weight in zip(targets, weights):
         if weight == 1:
             run.append(target)
             continue
-        parts.append(tokens.decode(run))
-        parts.append(f'{tokens.decode([target])}{shown(weight)}' if weight else '_')
+        found.append(Span(tokens.decode(run), 'target'))
+        found.append(
+            Span(tokens.decode([target]), 'target', weight=float(weight))
+            if weight
+            else Span('_', 'nothing')
+        )
         run = []
-    return ''.join([*parts, tokens.decode(run)]).rstrip('_') or '(nothing)'
+    found.append(Span(tokens.decode(run), 'target'))
+    while found and (found[-1].kind == 'nothing' or not found[-1].text):
+        found.pop()
+    return found or [Span('(nothing)', 'divider')]
 
 
 def shown(weight):

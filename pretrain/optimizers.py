@@ -7,6 +7,7 @@ by name, and what a method computes of a whole tensor it computes of each layer.
 """
 
 import re
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +36,9 @@ NO_DECAY = r'(bias|scale)$'
 MUON_RMS = 0.2
 
 
-def make_optimizer(config, steps: int, tokens_per_step: int) -> optax.GradientTransformation:
+def make_optimizer(
+    config, steps: int, tokens_per_step: int | Sequence[tuple[int, int]]
+) -> optax.GradientTransformation:
     """The optimizer that a recipe asks for.
 
     Keys of `config` (the recipe's `optimizer`), beside those of `make_schedule`:
@@ -65,7 +68,7 @@ def make_optimizer(config, steps: int, tokens_per_step: int) -> optax.GradientTr
     Args:
         config: ml_collections.ConfigDict.
         steps: length of the run, for the schedule.
-        tokens_per_step: tokens of one global batch, for a schedule in tokens.
+        tokens_per_step: of make_schedule, for a schedule in tokens.
 
     Returns:
         A gradient transformation whose `update` needs the parameters. Its state has the same

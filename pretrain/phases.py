@@ -1,8 +1,9 @@
 """The phases of a run: stretches of steps with a batch size and a length of their own.
 
 BERT trains nine tenths of its steps at length 128 and the rest at 512 (Devlin et al. 2019,
-appendix A.2). Which windows a step reads is a pure function of the config: windows are counted
-through all phases, so the position of a run stays one integer.
+appendix A.2); GPT-3's batches grow over the first billions of tokens (Brown et al. 2020, appendix
+B). Which windows a step reads is a pure function of the config: windows are counted through all
+phases, so the position of a run stays one integer.
 """
 
 from typing import NamedTuple
@@ -56,11 +57,6 @@ def plan(config):
         raise UserError(
             f'phases take {begin} steps and leave none of steps={config.steps} for the last: '
             f'set steps to more than {begin}'
-        )
-    if phases and config.optimizer.schedule.get('unit', 'steps') == 'tokens':
-        raise UserError(
-            "optimizer.schedule.unit='tokens' does not go with phases, whose steps differ in "
-            "tokens: set it to 'steps'"
         )
     return [*phases, Phase(begin, config.steps, config.batch_size, None, windows)]
 

@@ -10,7 +10,18 @@ from pretrain.data.shards import write_whole
 from pretrain.errors import UserError
 
 # What may differ when a run goes on: where it runs and how often it reports, not what it computes.
-FREE_KEYS = ('name', 'mesh', 'init_from', 'checkpoint.', 'eval.', 'log.', 'sample.', 'data.cache')
+FREE_KEYS = (
+    'name', 'mesh', 'init_from', 'checkpoint.', 'eval.', 'log.', 'sample.',
+    'data.cache', 'data.data_dir', 'data.workers', 'data.prefetch',
+)  # fmt: skip
+# What runs did before there was a key for it.
+BEFORE = {
+    'data.mixture': (),
+    'data.mixing': 'weights',
+    'data.temperature': 1.0,
+    'data.cap': 0,
+    'data.filters': (),
+}
 
 
 def check_config(workdir, config, accept_changes):
@@ -24,7 +35,7 @@ def check_config(workdir, config, accept_changes):
     if not path.exists() or accept_changes:
         return
     before, now = (
-        commandline.flatten(c.to_dict()) for c in (commandline.read_config(path), config)
+        BEFORE | commandline.flatten(c.to_dict()) for c in (commandline.read_config(path), config)
     )
     changed = [
         f'{key} was {before.get(key)!r}, is {now.get(key)!r}'
@@ -58,7 +69,7 @@ def check_own_tokenizer(workdir, corpus):
     path = tokenizer.find(workdir)
     if path and tokenizer.load(path).digest != corpus.tokenizer.digest:
         raise UserError(
-            f'the text of {corpus.manifest["source"]}, or its tokenizer, has changed since the run '
+            f'the text of {corpus.source}, or its tokenizer, has changed since the run '
             f'in {str(workdir)!r} began: put it back, or give another --workdir'
         )
 
@@ -86,7 +97,7 @@ def check_corpus(workdir, digest, corpus):
     """Refuses to go on with a corpus that is not the one that the run has read so far."""
     if digest != corpus.digest:
         raise UserError(
-            f'the text of {corpus.manifest["source"]} is not what {str(workdir)!r} was trained on '
+            f'the text of {corpus.source} is not what {str(workdir)!r} was trained on '
             'so far: put it back, give another --workdir, or --accept_changes'
         )
 

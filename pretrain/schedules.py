@@ -14,7 +14,7 @@
 
 import difflib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,9 @@ UNITS = ('steps', 'tokens')
 KEYS = ('name', 'unit', 'warmup', 'decay', 'final')
 
 
-def make_schedule(config, steps: int, tokens_per_step: int) -> Callable[[jax.Array], jax.Array]:
+def make_schedule(
+    config, steps: int, tokens_per_step: int | Sequence[tuple[int, int]]
+) -> Callable[[jax.Array], jax.Array]:
     """The learning rate of every step of a run.
 
     Keys of `config` (the recipe's `optimizer`; GPT-3's values in brackets, section 2.1 and app. B):
@@ -42,7 +44,8 @@ def make_schedule(config, steps: int, tokens_per_step: int) -> Callable[[jax.Arr
     Args:
         config: ml_collections.ConfigDict.
         steps: length of the run.
-        tokens_per_step: tokens of one global batch, which turn tokens into steps.
+        tokens_per_step: tokens of one global batch, which turn tokens into steps; of a run whose
+            steps differ in them (step, tokens): from that step on, the first from 0.
 
     Returns:
         step -> rate, float32. The step is the number of updates done before (the first is 0), an
@@ -67,11 +70,13 @@ def make_schedule(config, steps: int, tokens_per_step: int) -> Callable[[jax.Arr
             'for instance 0.1'
         )
 
-    per_step = tokens_per_step if unit == 'tokens' else 1
-    run = steps * per_step
+    if isinstance(tokens_per_step, int):
+        tokens_per_step = [(0, tokens_per_step)]
+    stretches = tokens_per_step if unit == 'tokens' else [(0, 1)]
+    after, run, per_step = _clock(stretches, steps)
     if name == 'rsqrt':
         flat = max(warmup / per_step, 1.0)
-        return lambda step: peak * jnp.maximum(_after(step, 0.0), flat) ** -0.5
+        return lambda step: peak * jnp.maximum(after(step, 0.0), flat) ** -0.5
 
     # The numbers are compared in the user's unit, then all becomes steps.
     if warmup > run:
@@ -94,11 +99,11 @@ def make_schedule(config, steps: int, tokens_per_step: int) -> Callable[[jax.Arr
     decay_length = (end - start) or 1.0
 
     def rate(step):
-        warming = jnp.minimum(_after(step, 0.0) / warmup_length, 1.0) if warmup else 1.0
+        warming = jnp.minimum(after(step, 0.0) / warmup_length, 1.0) if warmup else 1.0
         if name == 'slanted':  # Howard and Ruder 2018, equation 3; its ratio is 1 / final
             warming = final + (1.0 - final) * warming
         # What is left is counted back from the end: near it, 1 - progress would lose its digits.
-        left = jnp.clip(-_after(step, end) / decay_length, 0.0, 1.0)
+        left = jnp.clip(-after(step, end) / decay_length, 0.0, 1.0)
         if name == 'constant':
             height = jnp.ones_like(left)
         elif name == 'cosine':
@@ -106,7 +111,7 @@ def make_schedule(config, steps: int, tokens_per_step: int) -> Callable[[jax.Arr
         else:
             height = final + (1.0 - final) * left
         if name == 'bert':  # not both at once, as the released code has it
-            return peak * jnp.where(_after(step, warmup) < 0, warming, height)
+            return peak * jnp.where(after(step, warmup) < 0, warming, height)
         return peak * warming * height
 
     return rate
@@ -124,6 +129,34 @@ def _final_decay(warmup, decay, run, unit):
             f'longer than the run of {run:.12g} {unit}: lower one of them, or raise steps'
         )
     return run - decay, run
+
+
+def _clock(stretches, steps):
+    """How a run counts: by what its steps hold, in steps like the last ones.
+
+    Args:
+        stretches: list of (step, units a step from there on). steps: of the run.
+
+    Returns:
+        (after, run, unit): after(step, border) is how far a step is behind a border, both in steps
+        like the last; run: units in all steps; unit: units of such a step.
+    """
+    unit = stretches[-1][1]
+    if len(stretches) == 1:
+        return _after, steps * unit, unit
+    begins, sizes = zip(*stretches, strict=True)
+    bases = [0]  # units before each stretch
+    for begin, end, size in zip(begins, [*begins[1:], steps], sizes, strict=True):
+        bases.append(bases[-1] + (end - begin) * size)
+
+    def after(step, border):
+        result = None
+        for begin, base, size in zip(begins, bases, sizes, strict=False):
+            here = _after(step, begin + (border * unit - base) / size) * (size / unit)
+            result = here if result is None else jnp.where(step < begin, result, here)
+        return result
+
+    return after, bases[-1], unit
 
 
 def _after(step, border: float):

@@ -28,10 +28,13 @@ def banner(config, mesh, corpus, stages, abstract, frozen, origin):
             for name, params in models.items()
         ]
         lines.append(f'models: {", ".join(parts)}')
-    lines.append(
-        f'corpus: {corpus.folder}, {corpus.total("train", "tokens"):,} tokens to train on, '
-        f'{corpus.total("validation", "tokens"):,} held out'
-    )
+    for name, each in corpus.corpora.items():
+        share = corpus.shares[name]
+        lines.append(
+            f'corpus: {each.folder}, {each.total("train", "tokens"):,} tokens to train on, '
+            f'{each.total("validation", "tokens"):,} held out'
+            + (f', {share:.2%} of the windows' if share < 1 else '')
+        )
     for stage in stages:
         phase, reader = stage.phase, stage.reader
         epochs = (phase.end - phase.begin) * phase.batch_size / len(reader)
@@ -39,6 +42,7 @@ def banner(config, mesh, corpus, stages, abstract, frozen, origin):
             f'objective: {config.objective.name}, steps {phase.begin + 1} to {phase.end}: '
             f'{phase.batch_size} of {len(reader):,} windows of {reader.length} tokens a step, '
             f'{epochs:.1f} epochs'
+            + (f', {reader.padding:.1%} padding' if reader.padding > 0.0005 else '')
         )
     lines.append(
         f'devices: {jax.device_count()} x {device.device_kind}, mesh {shape}, '
@@ -81,11 +85,17 @@ def results(workdir, picture):
     if not rows:  # the run had ended before, and its log was taken away
         return '\nmetrics.jsonl has no rows'
     evaluated = [row for row in rows if 'validation_loss' in row] or rows
-    shown = [name for name in COLUMNS if any(name in row for row in evaluated)]
+    columns = COLUMNS | {
+        name: name.removeprefix('validation_').replace('_', ' on ', 1)
+        for row in evaluated
+        for name in row
+        if name.startswith('validation_loss_')
+    }
+    shown = [name for name in columns if any(name in row for row in evaluated)]
     if all(r.get('validation_cross_entropy') == r.get('validation_loss') for r in evaluated):
         shown = [name for name in shown if name != 'validation_cross_entropy']
     picks = sorted({round(i) for i in np.linspace(0, len(evaluated) - 1, LINES)})
-    table = [[COLUMNS[name] for name in shown]]
+    table = [[columns[name] for name in shown]]
     table += [[_cell(evaluated[i].get(name, math.nan)) for name in shown] for i in picks]
     widths = [max(map(len, column)) for column in zip(*table)]
     text = ['  '.join(cell.rjust(width) for cell, width in zip(line, widths)) for line in table]

@@ -36,8 +36,9 @@ from pretrain import (
 )
 from pretrain.checkpoints import Checkpoints
 from pretrain.data import loader
-from pretrain.data.corpus import WindowReader
+from pretrain.data.mixture import MixedReader
 from pretrain.data.shards import write_whole
+from pretrain.data.windows import WindowReader
 from pretrain.errors import UserError
 from pretrain.model.decoding import continue_texts, prompt_ids
 from pretrain.restoration import restore_start
@@ -171,8 +172,9 @@ def main(argv):
                 part = batch_size // config.accumulation
                 rows = partitioning.process_rows(mesh, batch_size)
                 windows = loader.Loader(
-                    stage.reader, config.seed, batch_size, rows, stage.phase.position(step)
-                )
+                    stage.reader, config.seed, batch_size, rows, stage.phase.position(step),
+                    config.data.get('workers', 1), config.data.get('prefetch', 2),
+                )  # fmt: skip
                 clock.clear()
                 pending = None
                 while step < stage.phase.end:
@@ -192,9 +194,9 @@ def main(argv):
                         jax.block_until_ready(measured)
                         ended, scores = time.time(), None
                         if evaluating:
-                            scores = evaluation.evaluate(
-                                evaluate, state['params'] | frozen, stage.held_out, part, mesh,
-                                config.eval.windows, unigram_V,
+                            scores = evaluation.evaluate_each(
+                                evaluate, state['params'] | frozen, stage.held_out, corpus.shares,
+                                part, mesh, config.eval.windows, unigram_V,
                             )  # fmt: skip
                             if clock:  # a pause is not training
                                 clock['time'] += time.time() - ended
@@ -286,13 +288,13 @@ def check_batch(batch, parts, mesh):
 class Stage(NamedTuple):
     """What a phase of the run works with.
 
-    held_out: reader of the validation split, or None. step_tokens, step_flops: of one step.
+    held_out: reader of each corpus's validation split. step_tokens, step_flops: of one step.
     """
 
     phase: phases.Phase
     learner: train_step.Learner
-    reader: WindowReader
-    held_out: WindowReader | None
+    reader: WindowReader | MixedReader
+    held_out: dict[str, WindowReader]
     step_tokens: int
     step_flops: float
 
@@ -301,9 +303,9 @@ def lay_out(config, corpus, phase):
     """The Stage of a phase."""
     learner = assembly.make_learner(config, corpus.tokenizer.vocabulary, phase)
     objective = learner.objective
-    held_out = None
+    held_out = {}
     if corpus.total('validation', 'tokens'):
-        held_out = assembly.open_windows(config, corpus, 'validation', objective, tail=True)
+        held_out = assembly.open_each(config, corpus, 'validation', objective, tail=True)
     return Stage(
         phase,
         learner,
@@ -334,7 +336,7 @@ def tokens_read(stages, step):
 def stop_not_finite(workdir, config, stage, step, measured, first_process):
     """Ends the run: says which windows made the loss or the gradient overflow."""
     positions = np.arange(stage.phase.position(step - 1), stage.phase.position(step))
-    windows = loader.corpus_windows(positions, len(stage.reader), config.seed)
+    windows = stage.reader.numbers(positions, config.seed)
     dump = {
         'step': step,
         'measured': {name: str(value) for name, value in measured.items()},

@@ -24,6 +24,11 @@ jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
 jax.config.update('jax_disable_most_optimizations', True)
 
 
+def pytest_collection_modifyitems(items):
+    """Commands first: begun last, their long files would leave the other process idle."""
+    items.sort(key=lambda item: len(item.path.parts))
+
+
 @pytest.fixture(scope='session')
 def environment():
     """Environment of subprocesses: one CPU device, the shared compilation cache."""

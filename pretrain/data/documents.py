@@ -1,51 +1,45 @@
 """Documents out of a source: a Wikipedia dump, text files or JSON lines, each named by one string.
 
-    wikipedia:excerpt        106 articles of the English Wikipedia that gensim's wheel carries
-    wikipedia:PATH           a dump *pages-articles*.xml.bz2 (or .xml)
+    wikipedia:excerpt        103 articles of the English Wikipedia that gensim's wheel carries
+    wikipedia:PATH           a dump *pages-articles*.xml.bz2 (or .xml, .xml.gz), or a folder of them
+    c4:PATH                  the folder of c4-train.*.json.gz, as published
     text:PATH                a .txt file or a folder of them, also as .txt.gz
-    jsonl:PATH               a .jsonl file or a folder of them, also as .jsonl.gz and C4's .json.gz
+    jsonl:PATH               a .jsonl file or a folder of them, also as .jsonl.gz and .json.gz
+    parquet:PATH             a .parquet file or a folder of them
+    tfds:NAME/CONFIG:VERSION what tensorflow-datasets has prepared in data.data_dir, in any format
+    huggingface:NAME:CONFIG  what the datasets library loads, by name or from a local folder
 
-Sources are read in a stream, in constant memory, always in the same order. What is damaged is read
-up to the damage, and the loss is written down.
+A source divides its files into units of work, by their sizes alone, so that any number of processes
+can share them; the documents of a unit are read in a stream, in constant memory, and are always the
+same ones in the same order.
 """
 
 import difflib
-import hashlib
 import importlib.util
 import json
-import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 from xml.etree.ElementTree import ParseError
 
-from pretrain.data import files, wikipedia
+from pretrain.data import files, wikipedia, wikipedia_dump
+from pretrain.data.datasets import HuggingFaceSource, ParquetSource, TfdsSource
+from pretrain.data.source import Source
 from pretrain.errors import UserError
 
 # A longer text file is cut, so that memory stays constant and one book has a held-out part.
 PIECE = 100_000
-# Counts in the fingerprint: raise it when the same files give other documents than before.
-EDITION = 1
 EXCERPT = 'enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2'
 
 
-class Record(NamedTuple):
-    """A document as it stands in the source.
-
-    raw: its text, with markup where the source has any.
-    position: bytes of the source's files consumed so far, as they lie on disk (compressed).
-    """
-
-    raw: str
-    position: int
-
-
-def open_source(source: str, text_field: str = 'text') -> 'Source':
+def open_source(
+    source: str, text_field: str = 'text', data_dir: str = '', skip: bool = False
+) -> Source:
     """Opens a source of documents and checks it as far as that is quick.
 
     Args:
       source: scheme and path, such as 'text:books'; see the top of this file.
-      text_field: the field of JSON lines that holds the text.
+      text_field: the field of JSON lines and of other records that holds the text.
+      data_dir: where tensorflow-datasets keeps what it has prepared; '' for its usual place.
+      skip: leave it to the reading to find, and count, files that cannot be opened.
 
     Returns:
       A Source, ready to be read.
@@ -55,13 +49,17 @@ def open_source(source: str, text_field: str = 'text') -> 'Source':
     """
     scheme, colon, path = source.partition(':')
     if not colon or not path or scheme not in SCHEMES:
-        known = ', '.join(f'{name}:PATH' for name in SCHEMES)
+        known = ', '.join(f'{name}:{each.place}' for name, each in SCHEMES.items())
         raise UserError(
             f"data.source '{source}': a source is {known} or wikipedia:excerpt;"
             f" did you mean '{_guess(source)}'?"
         )
-    opened = SCHEMES[scheme](path, text_field)
-    opened.check()
+    opened = SCHEMES[scheme](path, text_field, data_dir)
+    try:
+        opened.check()
+    except files.Unreadable:
+        if not skip:
+            raise
     return opened
 
 
@@ -75,87 +73,28 @@ def _guess(source):
     return f'jsonl:{source}' if '.json' in source else f'text:{source}'
 
 
-class Source:
-    """Documents of one scheme.
-
-    name: a short name for folders. size: bytes on disk of all files. losses: what could not be
-    read, one line each; filled while records() runs, and begun anew by each call of it.
-    """
-
-    scheme = ''
-    unit = 'documents'
-    suffixes: tuple[str, ...] = ()
-
-    def __init__(self, path: str, text_field: str):
-        self.path, self.text_field = self._locate(path), text_field
-        self.files = files.find(self.path, self.suffixes)
-        self.size = sum(file.size for file in self.files)
-        self.losses: list[str] = []
-        self.name = f'{self.scheme}-{_slug(self.path)}'
-
-    def _locate(self, path):
-        return Path(path).expanduser()
-
-    def check(self) -> None:
-        """Raises UserError where a file cannot be opened or is of another kind."""
-        for file in self.files:
-            files.Content(file)
-
-    def fingerprint(self) -> str:
-        """Hex digest of all that decides which documents come: scheme, field, files."""
-        facts = [EDITION, self.scheme, self.text_field, *(file[1:] for file in self.files)]
-        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
-
-    def records(self) -> Iterator[Record]:
-        """Every document in order; those of white space only are left out.
-
-        Raises:
-          UserError: a file is not what it should be, or there is no document at all.
-        """
-        self.losses.clear()
-        before, found = 0, False
-        for file in self.files:
-            content, count = files.Content(file), 0
-            for raw in self._documents(content):
-                count += 1
-                found = True
-                yield Record(raw, before + content.position)
-            if content.damage:
-                self.losses.append(
-                    f'{file.path} {content.damage}: {count} {self.unit} read, the tail is lost'
-                )
-            before += file.size
-        if not found:
-            why = f' ({self.losses[0]})' if self.losses else ''
-            raise UserError(f'{self.path}: no document in it{why}; name another source')
-
-    def _documents(self, content: files.Content) -> Iterator[str]:
-        """The documents of one file; what ends them early is written to content.damage."""
-        raise NotImplementedError
-
-    def clean(self, raw: str) -> str:
-        """Plain paragraphs divided by blank lines; '' where the document should be dropped."""
-        return raw if raw.strip() else ''
-
-
 class TextSource(Source):
     """Plain text: a file is a document, a long file several, cut at paragraph ends."""
 
     scheme = 'text'
     suffixes = ('.txt', '.txt.gz')
 
-    def _documents(self, content):
-        held = ''
-        for text in files.decoded(content):
-            held += text
+    def _documents(self, extent, tally):
+        held, size = [], 0
+        for text in files.texts(files.Content(extent, tally)):
+            held.append(text)
+            size += len(text)
             # Half a piece more is awaited, so that the last piece is no stub.
-            while len(held) > PIECE * 3 // 2:
-                cut = _cut(held, PIECE)
-                if held[:cut].strip():
-                    yield held[:cut]
-                held = held[cut:]
-        cut = _cut(held, len(held) // 2) if len(held) > PIECE else len(held)
-        yield from (part for part in (held[:cut], held[cut:]) if part.strip())
+            while size > PIECE * 3 // 2:
+                text = ''.join(held)
+                cut = _cut(text, PIECE)
+                if text[:cut].strip():
+                    yield text[:cut]
+                held = [text[cut:]]
+                size = len(held[0])
+        text = ''.join(held)
+        cut = _cut(text, len(text) // 2) if len(text) > PIECE else len(text)
+        yield from (part for part in (text[:cut], text[cut:]) if part.strip())
 
 
 class JsonLinesSource(Source):
@@ -164,37 +103,65 @@ class JsonLinesSource(Source):
     scheme = 'jsonl'
     suffixes = ('.jsonl', '.jsonl.gz', '.json.gz')
 
-    def _documents(self, content):
-        for number, line, whole in files.lines(content):
+    def _documents(self, extent, tally):
+        for where, line, whole in files.lines(files.Content(extent, tally)):
             if not line.strip():
                 continue
-            where = f'{content.file.path}, line {number}'
             try:
                 fields = json.loads(line)
             except (ValueError, RecursionError) as error:
-                # A last line without its line end was cut off; any other is the user's to mend.
-                if not whole:
-                    content.damage = f'ends early in line {number}'
-                    return
-                raise UserError(f'{where}: no JSON ({error}); mend or delete the line') from None
-            if not isinstance(fields, dict):
-                raise UserError(f'{where}: no JSON object but {line[:40]}; mend or delete the line')
-            text = fields.get(self.text_field)
-            if not isinstance(text, str):
+                # A last line without its line end was cut off.
+                kind, what = ('no_json', 'no JSON') if whole else ('cut_off', 'cut off')
+                tally.bad(kind, where, f'{what} ({error})')
+                continue
+            text = fields.get(self.text_field) if isinstance(fields, dict) else None
+            if isinstance(text, str):
+                if text.strip():
+                    yield text.replace('\r\n', '\n')
+            elif not isinstance(fields, dict):
+                tally.bad('no_json', where, f'no JSON object but {line[:40]}')
+            else:
                 what = 'no text in' if self.text_field in fields else 'no'
-                raise UserError(
-                    f"{where}: {what} field '{self.text_field}' (its fields: {', '.join(fields)});"
-                    ' name the field that holds the text in data.text_field'
-                )
-            if text.strip():
-                yield text.replace('\r\n', '\n')
+                tally.bad(
+                    'no_text', where,
+                    f"{what} field '{self.text_field}' (its fields: {', '.join(fields)}; name the "
+                    'field that holds the text in data.text_field)',
+                )  # fmt: skip
+
+
+class C4Source(JsonLinesSource):
+    """C4 as published: c4-train.00000-of-01024.json.gz and so on, with a validation split."""
+
+    scheme = 'c4'
+    suffixes = ('.json.gz',)
+
+    def _find(self):
+        found = files.find(self.path, self.suffixes, 'c4-')
+        found = [file for file in found if self.split_of(file)]
+        self._pointers = {file for file in found if _is_pointer(file)}
+        return [file for file in found if file not in self._pointers]
+
+    def check(self):
+        if self._pointers:
+            count = len(self._pointers)
+            print(f'{self.path}: {count:,} files are left out, which git lfs has not pulled')
+        if not any(self.split_of(file) == 'train' for file in self.files):
+            raise UserError(
+                f'{self.path}: no c4-train.*.json.gz in it; name the folder of C4 as published '
+                '(its files are named c4-train.00000-of-01024.json.gz and so on)'
+            )
+        super().check()
+
+    def split_of(self, file):
+        word = Path(file.path).name.partition('.')[0].removeprefix('c4-')
+        return word if word in ('train', 'validation') else ''
 
 
 class WikipediaSource(Source):
     """The articles of a MediaWiki dump."""
 
     scheme = 'wikipedia'
-    unit = 'pages'
+    suffixes = ('.xml', '.xml.bz2', '.xml.gz')
 
     def _locate(self, path):
         if path != 'excerpt':
@@ -210,37 +177,52 @@ class WikipediaSource(Source):
     def check(self):
         if self.path.name == EXCERPT:
             self.name = 'wikipedia-excerpt'
-        content = files.Content(self.files[0])
+        first = next((file for file in self.files if _opens(file)), self.files[0])
+        files.kind(first)
         try:
-            self.site = wikipedia.read_site(content)
+            self.site = wikipedia_dump.read_site(files.head(first))
         except (ValueError, ParseError) as error:
             raise UserError(
-                f'{self.path}: no MediaWiki dump ({content.damage or error});'
-                ' download a *pages-articles*.xml.bz2'
+                f'{first.path}: no MediaWiki dump ({error}); download a *pages-articles*.xml.bz2'
             ) from None
+        super().check()
 
-    def _documents(self, content):
-        try:
-            yield from wikipedia.pages(content, self.site)
-        except ParseError as error:
-            # Where the bytes ended early the XML does so too; that is said already.
-            what = 'ends early' if error.code in _CUT_OFF else f'is broken XML ({error}), read'
-            content.damage = content.damage or f'{what} {content.place()}'
+    def _documents(self, extent, tally):
+        for where, page in wikipedia_dump.pages(files.Content(extent, tally)):
+            try:
+                text = wikipedia_dump.article(page, self.site)
+            except ParseError as error:
+                tally.bad('no_xml', where, f'a page that is broken XML ({error})')
+                continue
+            if text:
+                yield text
 
     def clean(self, raw):
         return wikipedia.clean(raw, self.site)
 
 
-# Of expat: no element found, unclosed token, partial character.
-_CUT_OFF = (3, 5, 6)
-SCHEMES = {each.scheme: each for each in (WikipediaSource, TextSource, JsonLinesSource)}
+SCHEMES = {
+    each.scheme: each
+    for each in (
+        WikipediaSource, C4Source, TextSource, JsonLinesSource, ParquetSource, TfdsSource,
+        HuggingFaceSource,
+    )
+}  # fmt: skip
 
 
-def _slug(path):
-    stem = path.resolve().name
-    while (shorter := re.sub(r'\.(?:txt|jsonl?|xml|gz|bz2)$', '', stem)) != stem:
-        stem = shorter
-    return re.sub(r'[^a-z0-9._]+', '-', stem.lower()).strip('-.') or 'source'
+def _opens(file):
+    try:
+        files.kind(file)
+    except files.Unreadable:
+        return False
+    return file.size > 0
+
+
+def _is_pointer(file):
+    if file.size > 1000:
+        return False
+    with open(file.path, 'rb') as opened:
+        return opened.read(len(files.LFS)) == files.LFS
 
 
 def _cut(text, near):

@@ -205,6 +205,10 @@ class FastTokenizer:
         library = self._library if specials else self._raw
         return np.asarray(library.encode(encodable(text), add_special_tokens=False).ids, np.int64)
 
+    def encode_all_with_starts(self, texts, starts):
+        """As encode_with_starts, of a list of texts, with the starts of each."""
+        return list(map(self.encode_with_starts, texts, starts))
+
     def encode_with_starts(self, text, starts):
         """Tokenises text whole and says at which tokens given places of it begin.
 

@@ -1,19 +1,41 @@
-"""The files of a source of documents: found, decompressed and decoded in a stream.
+"""The files of a source of documents, read in stretches, unpacked, and in lines.
 
-Damage in the middle of a file (it ends early, a block is broken) is no error here: the stream ends,
-and says why. That a file is of another kind than it should be is the user's to mend.
+A file is read from the middle as well as from its start, so that many processes share it: plain
+files by seeking, bzip2 by its blocks (bzip2.py), gzip, which only reads from its start, by dropping
+what comes before. An extent owns the records that begin inside of it, and reads on past its end
+until the last of them is whole: the records of a file's extents are those of the file.
 """
 
-import bz2
+import itertools
+import math
+import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from pretrain.data import bzip2
+from pretrain.data.bad_input import Damaged, Tally
 from pretrain.errors import UserError
 
 CHUNK = 1 << 16
-BYTE_ORDER_MARK = '\ufeff'
+MOST_AT_ONCE = 1 << 20
+LONGEST_LINE = 16_000_000  # bytes; a longer one is no text that anyone wrote
+# Text in a megabyte of file, roughly: by it files are divided into extents.
+RATIOS = {'plain': 1, 'gz': 3, 'bz2': 4}
+# Each extent of a gzip file unpacks all that stands before it.
+MOST_OF_GZ = 8
+
+
+LFS = b'version https://git-lfs'  # how a pointer of git-lfs begins
+
+
+class Unreadable(UserError):
+    """A file that cannot be opened, or is not what its name says."""
+
+    def __init__(self, path, what):
+        super().__init__(f'{path}: {what}')
+        self.path, self.what = path, what
 
 
 class File(NamedTuple):
@@ -28,169 +50,305 @@ class File(NamedTuple):
     modified: int
 
 
-def find(path: Path, suffixes: tuple[str, ...]) -> list[File]:
+class Extent(NamedTuple):
+    """A stretch of a file.
+
+    begin, end: byte offsets in what the file unpacks to; of bzip2, in the file itself. Other
+        kinds of files count what they like (rows). end: None: up to the file's end.
+    weight: bytes of the file, about, that reading it takes: for progress.
+    """
+
+    file: File
+    begin: int
+    end: int | None
+    weight: int
+
+
+def find(path: Path, suffixes: tuple[str, ...], prefix: str = '') -> list[File]:
     """The file at `path`, or those below the folder, sorted by name.
 
     Args:
       path: a file of any name, or a folder.
       suffixes: the names' ends that count in a folder; () where a folder is no source at all.
+      prefix: how names begin that count in a folder.
 
     Returns:
-      The files that are not empty; hidden ones in a folder are left out.
+      The files; hidden ones, those in hidden folders and in folders that are links are left out.
 
     Raises:
       UserError: there is nothing to read.
     """
     if not path.exists():
         raise UserError(f'{path}: no such file or folder; check the path of the source')
-    ends = ', '.join(suffixes)
+    ends = ', '.join(prefix + '*' * bool(prefix) + suffix for suffix in suffixes)
     found = [(path, path.name)]
     if path.is_dir():
         if not suffixes:
             raise UserError(f'{path}: a folder; name one file in it')
         names = sorted(
-            each.relative_to(path).as_posix()
+            name
             for each in path.rglob('*')
-            if each.name.endswith(suffixes) and not each.name.startswith('.') and each.is_file()
+            if each.name.endswith(suffixes)
+            and each.name.startswith(prefix)
+            and not re.search(r'(?:^|/)\.', name := each.relative_to(path).as_posix())
+            and not each.is_dir()
         )
         if not names:
-            raise UserError(f'{path}: no file in it ends in {ends}; name another folder, or a file')
+            what = 'is named' if prefix else 'ends in'
+            raise UserError(f'{path}: no file in it {what} {ends}; name another folder, or a file')
         found = [(path / name, name) for name in names]
     files = []
     for each, name in found:
-        status = each.stat()
-        if status.st_size:
-            files.append(File(str(each), name, status.st_size, status.st_mtime_ns))
-    if not files:
+        try:
+            status = each.stat()
+        except OSError as error:
+            raise UserError(f'{each}: {error.strerror}; mend or remove it') from None
+        files.append(File(str(each), name, status.st_size, status.st_mtime_ns))
+    if not any(file.size for file in files):
         what = f'holds only empty files ({ends})' if path.is_dir() else 'is empty'
         raise UserError(f'{path}: {what}; name a source with text')
     return files
 
 
-class Content:
-    """A file's bytes, decompressed (.bz2 and .gz by their first bytes).
+def kind(file: File) -> str:
+    """'plain', 'gz' or 'bz2', by the first bytes; UserError where they belie the name."""
+    try:
+        with open(file.path, 'rb') as opened:
+            head = opened.read(len(LFS))
+    except OSError as error:
+        what = f'cannot be read ({error.strerror}); mend its rights, or leave it out'
+        raise Unreadable(file.path, what) from None
+    if head == LFS:
+        raise Unreadable(file.path, 'a pointer of git-lfs, not the file: git lfs pull')
+    found = {b'BZh': 'bz2', b'\x1f\x8b': 'gz'}
+    found = next((name for magic, name in found.items() if head.startswith(magic)), 'plain')
+    suffix = file.path.rpartition('.')[2]
+    if suffix in ('gz', 'bz2') and suffix != found and file.size:
+        what = f'no {suffix} file, it begins with {head[:3]!r}; download it again, or rename it'
+        raise Unreadable(file.path, what)
+    return found
 
-    position: bytes of the file consumed so far. damage: why the bytes ended early, or ''.
+
+def divide(file: File, target: float) -> list[Extent]:
+    """The extents of a file, each of about `target` bytes of text."""
+    packed = kind(file)
+    text = file.size * RATIOS[packed]
+    parts = max(1, round(text / target))
+    if packed == 'gz':
+        parts = min(parts, MOST_OF_GZ)
+    length = file.size if packed == 'bz2' else text
+    cuts = [length * part // parts for part in range(parts)]
+    return [
+        Extent(file, begin, end, file.size // parts)
+        for begin, end in zip(cuts, [*cuts[1:], None], strict=True)
+    ]
+
+
+class Content:
+    """The bytes from an extent's beginning to its file's end, unpacked, in chunks.
+
+    No chunk lies on both sides of the extent's end: `owned` is the number of bytes before it once a
+    chunk beyond it was given out, and infinite as long as none was. What cannot be unpacked ends
+    the bytes and is said to the tally, by the one extent in which it lies.
     """
 
-    def __init__(self, file: File):
-        """Looks at the first bytes; UserError where they cannot be read or belie the name."""
-        self.file, self.position, self.damage = file, 0, ''
-        self._decompressor = None
-        try:
-            with open(file.path, 'rb') as opened:
-                head = opened.read(3)
-        except OSError as error:
-            raise UserError(
-                f'{file.path}: cannot be read ({error.strerror}); mend its rights, or leave it out'
-            ) from None
-        for magic, suffix, decompressor in (
-            (b'BZh', '.bz2', bz2.BZ2Decompressor),
-            (b'\x1f\x8b', '.gz', lambda: zlib.decompressobj(wbits=31)),
-        ):
-            if head.startswith(magic):
-                self._decompressor = decompressor
-            elif file.path.endswith(suffix):
-                raise UserError(
-                    f'{file.path}: no {suffix[1:]} file, it begins with {head!r};'
-                    ' download it again, or rename it'
-                )
+    def __init__(self, extent: Extent, tally: Tally):
+        self.extent, self.tally = extent, tally
+        self.file, self.owned = extent.file, math.inf
+        self.damaged = False
 
     def __iter__(self) -> Iterator[bytes]:
-        self.position, self.damage = 0, ''
-        stream = self._decompressor and self._decompressor()
+        begin, end = self.extent.begin, self.extent.end
+        read = {'plain': self._plain, 'gz': self._gz, 'bz2': self._bz2}[kind(self.file)]
+        given = 0
         with open(self.file.path, 'rb', buffering=0) as opened:
-            while chunk := opened.read(CHUNK):
-                self.position += len(chunk)
-                if stream is None:
-                    yield chunk
-                    continue
-                try:
-                    while chunk:
-                        if stream.eof:
-                            # Large dumps are many compressed streams, one after the other.
-                            if not chunk.strip(b'\0'):
-                                break
-                            stream = self._decompressor()
-                        content = stream.decompress(chunk)
-                        chunk = stream.unused_data
-                        if content:
-                            yield content
-                except (OSError, zlib.error):
-                    self.damage = f'is damaged {self.place()}'
-                    return
-        if stream is not None and not stream.eof:
-            self.damage = f'ends early {self.place()}'
+            for offset, chunk in read(opened, begin):
+                if end is not None and offset >= end:
+                    self.owned = min(self.owned, given)
+                given += len(chunk)
+                yield chunk
 
-    def place(self) -> str:
-        """Where the reading stands, in words."""
-        return f'at byte {self.position} of {self.file.size}'
+    def _plain(self, opened, begin):
+        end = self.extent.end or math.inf
+        opened.seek(begin)
+        while chunk := opened.read(CHUNK):
+            if begin < end:
+                self.tally.advance(len(chunk))
+            yield from _split(begin, chunk, end)
+            begin += len(chunk)
 
+    def _gz(self, opened, begin):
+        end = self.extent.end or math.inf
+        stream, offset, position = zlib.decompressobj(wbits=31), 0, 0
+        while chunk := opened.read(CHUNK):
+            position += len(chunk)
+            if begin <= offset < end:
+                self.tally.advance(len(chunk))
+            try:
+                while True:
+                    if stream.eof:
+                        # Several files put together are one.
+                        if not chunk.strip(b'\0'):
+                            break
+                        stream = zlib.decompressobj(wbits=31)
+                    # Bounded, as a megabyte of one letter packs into a thousand bytes.
+                    unpacked = stream.decompress(chunk, MOST_AT_ONCE)
+                    chunk = stream.unused_data if stream.eof else stream.unconsumed_tail
+                    kept = unpacked[max(0, begin - offset) :]
+                    offset += len(unpacked)
+                    if kept:
+                        yield from _split(offset - len(kept), kept, end)
+                    if not (chunk or stream.eof or len(unpacked) == MOST_AT_ONCE):
+                        break
+            except zlib.error:
+                self._damage(offset, f'damaged at byte {position}')
+                return
+        if not stream.eof:
+            self._damage(offset, 'cut off')
 
-def decoded(content: Content) -> Iterator[str]:
-    """Text out of UTF-8, in pieces: without a byte order mark, line ends as '\\n'.
-
-    Raises:
-      UserError: NUL bytes or no UTF-8, with the offset of the byte in the decompressed file.
-    """
-    rest, offset = b'', 0  # offset: of the first byte of rest
-    carried, first = '', True
-    for chunk in content:
-        data = rest + chunk
-        if (nul := data.find(b'\0')) >= 0:
-            raise _binary(content, offset + nul, 'a NUL byte')
+    def _bz2(self, opened, begin):
+        end = self.extent.end or math.inf
+        last = begin
         try:
-            text, used = data.decode(), len(data)
-        except UnicodeDecodeError as error:
-            # The first bytes of a character may wait for the next chunk.
-            if error.end < len(data) or error.reason != 'unexpected end of data':
-                raise _binary(content, offset + error.start, 'no UTF-8') from None
-            text, used = data[: error.start].decode(), error.start
-        rest, offset = data[used:], offset + used
-        if first and text:
-            text, first = text.removeprefix(BYTE_ORDER_MARK), False
-        text = carried + text
-        carried = '\r' if text.endswith('\r') else ''
-        text = text.removesuffix('\r').replace('\r\n', '\n')
-        if text:
-            yield text
-    if rest and not content.damage:
-        raise _binary(content, offset, 'no UTF-8')
-    if carried:
-        yield carried
+            for offset, content in bzip2.blocks(opened, begin, self.file.size):
+                if last < end:
+                    self.tally.advance(min(offset, end) - last)
+                    last = offset
+                yield offset, content
+            if last < end:
+                self.tally.advance(min(end, self.file.size) - last)
+        except EOFError:
+            self._damage(self.file.size, 'cut off')
+        except Damaged as error:
+            self._damage(error.offset, f'damaged at byte {error.offset}')
+
+    def _damage(self, offset, what):
+        self.damaged = True
+        begin, end = self.extent.begin, self.extent.end
+        if offset >= begin and (end is None or offset < end):
+            self.tally.bad('cut_off' if what == 'cut off' else 'damaged', self.file.path, what)
 
 
-def lines(content: Content) -> Iterator[tuple[int, str, bool]]:
-    """(number from 1, text, whether its line end is there) of every line; errors as of decoded.
+def _split(offset, chunk, end):
+    """The chunk, in two where the extent's end lies inside of it."""
+    if offset < end < offset + len(chunk):
+        yield offset, chunk[: end - offset]
+        offset, chunk = end, chunk[end - offset :]
+    yield offset, chunk
 
-    Where the file is damaged its last line, which is cut off, is left out.
+
+class Where(NamedTuple):
+    """The place of an extent's line; `str` of it reads the file, so only messages ask for it."""
+
+    extent: Extent
+    index: int  # from 1, among the lines of the extent
+
+    def __str__(self):
+        number = self.index
+        if self.extent.begin:
+            before = Content(self.extent._replace(begin=0, end=self.extent.begin), Tally(skip=True))
+            inside = itertools.takewhile(lambda _: before.owned == math.inf, before)
+            # The first line to end inside of the extent is that of the extent before.
+            number += sum(chunk.count(b'\n') for chunk in inside) + 1
+        return f'{self.extent.file.path}, line {number}'
+
+
+class Line(NamedTuple):
+    """where: its place. text: without its end. whole: whether a line end stands behind it."""
+
+    where: Where
+    text: str
+    whole: bool
+
+
+def lines(content: Content) -> Iterator[Line]:
+    """The lines that begin inside an extent, as text; bad ones are said to the tally, left out.
+
+    The line that begins exactly at the extent's end is this extent's, and the one at its beginning
+    the one's before, which needs no look at the byte before.
     """
-    number, offset, rest = 1, 0, []
+    for index, data, size in _runs(content):
+        for line in _lines(content, index, data, size):
+            # Without this mark the first line of a file would differ by what wrote it.
+            first = line.where.index == 1 and not content.extent.begin
+            yield line._replace(text=line.text.removeprefix('\ufeff')) if first else line
+
+
+def texts(content: Content) -> Iterator[str]:
+    """The lines that `lines` gives, with their ends, many in one string; line ends as '\\n'."""
+    first = not content.extent.begin
+    for index, data, size in _runs(content):
+        try:
+            if data is None or b'\0' in data:
+                raise ValueError
+            text = data.decode()
+        except ValueError:  # one of them is bad
+            found = _lines(content, index, data, size)
+            text = ''.join(line.text + '\n' * line.whole for line in found)
+        text = text.removeprefix('\ufeff') if first else text
+        first = False
+        yield text.replace('\r\n', '\n')
+
+
+def _runs(content):
+    """Yields (number of the first line, bytes of whole lines, their size) in an extent.
+
+    One line that is too long comes alone, without its bytes.
+    """
+    index, begun = 1, 0  # begun: bytes given out before the line that is being read
+    rest, size = [], 0  # of that line
+    skipping = content.extent.begin > 0
     for chunk in content:
-        *whole, last = chunk.split(b'\n')
-        for line in whole:
-            data = b''.join([*rest, line])
-            rest = []
-            yield number, _line(content, data, offset, number), True
-            number, offset = number + 1, offset + len(data) + 1
-        rest.append(last)
-    data = b''.join(rest)
-    if data and not content.damage:
-        yield number, _line(content, data, offset, number), False
+        beyond = content.owned < math.inf
+        while chunk:
+            if skipping:
+                stop = chunk.find(b'\n') + 1
+                begun += stop or len(chunk)
+                chunk, skipping = chunk[stop:] if stop else b'', not stop
+                continue
+            if begun > content.owned:
+                return
+            # A line that began in another chunk comes alone, and so does the last one.
+            stop = (chunk.find(b'\n') if size or beyond else chunk.rfind(b'\n')) + 1
+            taken, chunk = (chunk[:stop], chunk[stop:]) if stop else (chunk, b'')
+            size += len(taken)
+            if size <= LONGEST_LINE:
+                rest.append(taken)
+            if stop:
+                data = b''.join(rest) if size <= LONGEST_LINE else None
+                yield index, data, size
+                index += 1 if data is None else data.count(b'\n')
+                begun += size
+                rest, size = [], 0
+    # Where the file is damaged its last line is cut, and lost with what follows.
+    if size and not content.damaged:
+        yield index, b''.join(rest) if size <= LONGEST_LINE else None, size
 
 
-def _line(content, data, offset, number):
-    if (nul := data.find(b'\0')) >= 0:
-        raise _binary(content, offset + nul, f'a NUL byte in line {number}')
-    try:
-        text = data.decode()
-    except UnicodeDecodeError as error:
-        raise _binary(content, offset + error.start, f'no UTF-8 in line {number}') from None
-    return text.removeprefix(BYTE_ORDER_MARK) if number == 1 else text
+def _lines(content, index, data, size):
+    """The lines of a run, from the number `index` on."""
+    tally, at = content.tally, index
+    if data is None:
+        megabytes = f'{size / 1e6:.0f} MB, over {LONGEST_LINE / 1e6:.0f}'
+        tally.bad('long_line', Where(content.extent, at), f'a line of {megabytes}')
+        return
+    pieces = data.split(b'\n')
+    whole = not pieces[-1]
+    if whole:
+        pieces.pop()
+    for place, piece in enumerate(pieces):
+        where = Where(content.extent, index + place)
+        if piece.find(b'\0') >= 0:
+            tally.bad('nul', where, f'a NUL byte, at byte {piece.find(0)} of the line')
+            continue
+        try:
+            text = piece.decode()
+        except UnicodeDecodeError as error:
+            tally.bad('no_utf8', where, f'no UTF-8, at byte {error.start} of the line')
+            continue
+        yield Line(where, text, whole or place + 1 < len(pieces))
 
 
-def _binary(content, offset, what):
-    return UserError(
-        f'{content.file.path}: no text ({what}, at byte {offset});'
-        ' save it as UTF-8, or leave it out'
-    )
+def head(file: File) -> Iterator[bytes]:
+    """The bytes of a file from its start, as far as they can be read."""
+    return iter(Content(Extent(file, 0, None, 0), Tally(skip=True)))

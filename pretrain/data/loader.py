@@ -1,44 +1,25 @@
-"""The windows of a run, step by step, read ahead by a thread.
+"""The windows of a run, step by step, read ahead by threads.
 
-The position of a run is one integer, the number of windows read so far. Window p of the run is
-window permute(p mod n) of epoch p // n, each epoch with a shuffle of its own: a pure function of
-(seed, p), so any process can read any part of any step.
+The position of a run is one integer, the number of windows read so far. Window p of the run is a
+pure function of (seed, p), so any process can read any part of any step, with as many threads as it
+likes.
 """
 
-import queue
-import threading
+import collections
+import concurrent.futures
 
 import numpy as np
 
 from objectives import contract
 from pretrain.data.permutation import permute
 
-READ_AHEAD = 2  # steps
+AT_ONCE = 4096  # windows whose numbers are computed together: it is the calls that cost
 EVALUATION = (0,)  # the key of the one shuffle; those of training are (seed, epoch)
-
-
-def corpus_windows(positions, count, seed):
-    """Which window of the corpus each position of the run reads.
-
-    Args:
-        positions: int64 array of positions in the run.
-        count: windows in the corpus. seed: of the run.
-
-    Returns:
-        int64 array: within an epoch of `count` positions each window comes once.
-    """
-    positions = np.asarray(positions, np.int64)
-    epochs, places = np.divmod(positions, count)
-    chosen = np.empty_like(places)
-    for epoch in np.unique(epochs):
-        here = epochs == epoch
-        chosen[here] = permute(places[here], count, (seed, int(epoch)))
-    return chosen
 
 
 def read(reader, seed, positions):
     """The contract.Windows (numpy) at some positions of the run."""
-    arrays = reader.read(corpus_windows(positions, len(reader), seed))
+    arrays = reader.read(reader.numbers(positions, seed))
     return contract.Windows(*arrays, np.asarray(positions, np.int32))
 
 
@@ -49,7 +30,7 @@ def for_evaluation(reader, first, batch, rows, count):
     split, and a next sentence from another document needs other documents in the batch.
 
     Args:
-        reader: corpus.WindowReader. first: place of the first window in that order.
+        reader: windows.WindowReader. first: place of the first window in that order.
         batch: how many. rows: slice of them that this process supplies.
         count: from this place on come windows of padding, so that all batches have one shape.
 
@@ -70,49 +51,51 @@ class Loader:
     Close it when done; an error while reading is raised where the windows are asked for.
     """
 
-    def __init__(self, reader, seed, batch, rows, position):
+    def __init__(self, reader, seed, batch, rows, position, workers=1, ahead=2):
         """Starts to read.
 
         Args:
-            reader: corpus.WindowReader. seed: of the run.
+            reader: windows.WindowReader or mixture.MixedReader. seed: of the run.
             batch: windows a step, over all processes.
             rows: slice of the batch that this process supplies.
             position: windows that the run has read before.
+            workers: threads that read; 0: the caller's own, when it asks.
+            ahead: steps that are read before they are asked for.
         """
-        self._queue = queue.Queue(READ_AHEAD)
-        self._stop = threading.Event()
-        self._thread = threading.Thread(
-            target=self._read, args=(reader, seed, batch, rows, position), daemon=True
-        )
-        self._thread.start()
+        self._pool = concurrent.futures.ThreadPoolExecutor(workers, 'loader') if workers else None
+        self._reader = reader
+        self._steps = _steps(reader, seed, batch, rows, position)
+        self._waiting = collections.deque()
+        if self._pool:
+            for _ in range(ahead):
+                self._send()
 
-    def _read(self, reader, seed, batch, rows, position):
-        while not self._stop.is_set():
-            positions = np.arange(position, position + batch)[rows]
-            try:
-                item = read(reader, seed, positions)
-            except Exception as error:  # handed to the thread that asks for windows
-                item = error
-            while not self._stop.is_set():
-                try:
-                    self._queue.put(item, timeout=0.2)
-                    break
-                except queue.Full:
-                    continue
-            if isinstance(item, Exception):
-                return
-            position += batch
+    def _send(self):
+        self._waiting.append(self._pool.submit(self._read, *next(self._steps)))
+
+    def _read(self, positions, numbers):
+        return contract.Windows(*self._reader.read(numbers), positions)
 
     def __next__(self):
-        item = self._queue.get()
-        if isinstance(item, Exception):
-            raise item
-        return item
+        if not self._pool:
+            return self._read(*next(self._steps))
+        self._send()
+        return self._waiting.popleft().result()
 
     def __iter__(self):
         return self
 
     def close(self):
-        """Stops the thread."""
-        self._stop.set()
-        self._thread.join()
+        """Stops the threads."""
+        if self._pool:
+            self._pool.shutdown(cancel_futures=True)
+
+
+def _steps(reader, seed, batch, rows, position):
+    """Yields each step's (positions, numbers of windows) of this process."""
+    steps = max(1, AT_ONCE // batch)
+    while True:
+        positions = np.arange(position, position + steps * batch).reshape(steps, batch)[:, rows]
+        numbers = reader.numbers(positions.ravel(), seed).reshape(positions.shape)
+        yield from zip(positions.astype(np.int32), numbers, strict=True)
+        position += steps * batch

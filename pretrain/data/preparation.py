@@ -1,33 +1,32 @@
 """From documents to a corpus: a tokenizer, shards, and a manifest that says they are whole.
 
 A corpus is a folder whose name ends in a digest of everything it depends on: the source's files,
-the tokenizer, the split, the size of shards. What is there is therefore never wrong, only
-unfinished, and a second call goes on where a killed one stopped: records are grouped into units by
-their size alone, unit i becomes shard i, and the shards that are there are not made again.
+the tokenizer, the filters, the split. What is there is therefore never wrong, only unfinished: unit
+i of the source becomes shard i, whichever process of whichever machine makes it, and the shards
+that are there are not made again.
 """
 
 import collections
-import concurrent.futures
+import contextlib
 import fcntl
 import hashlib
 import json
-import multiprocessing
-import os
 import shutil
-import signal
-import threading
 from pathlib import Path
 from typing import NamedTuple
 
-from tqdm import tqdm
-
-from pretrain.data import shards, tokenizer
+from pretrain.data import duplicates, shards, tokenizer, unit, workers
+from pretrain.data.bad_input import Tally
 from pretrain.data.documents import open_source
-from pretrain.data.sentences import sentence_starts
+from pretrain.data.filters import Filters
+from pretrain.data.permutation import permute
+from pretrain.data.unit import Job, documents
 from pretrain.errors import UserError
 
-FORMAT = 2  # of the folder; a change of what is written in it must change this number
+FORMAT = 3  # of the folder; a change of what is written in it must change this number
 MEGABYTE = 10**6
+MOST_OF_ONE = MEGABYTE  # characters of one document that a tokenizer is trained on
+SAMPLED_UNITS = 64  # that a tokenizer is trained on, of a source that has more text than it takes
 
 
 class Recipe(NamedTuple):
@@ -36,10 +35,13 @@ class Recipe(NamedTuple):
     source: scheme and path, see documents.open_source. text_field: of JSON lines.
     tokenizer: path of a SentencePiece model, a tokenizer.json or a folder that holds one; '' trains
         a SentencePiece model on the training split.
-    vocabulary_size: pieces of a trained one. tokenizer_megabytes: text that it is trained on, from
-        the start of the source. validation_fraction: of the documents, chosen by a hash of the
-        text, so that a document and its copies fall into one split.
-    shard_megabytes: of raw text in a shard, and so in a piece of work.
+    vocabulary_size: pieces of a trained one. tokenizer_megabytes: text that it is trained on, of
+        the whole source or, where that has more, of a sample.
+    validation_fraction: of the documents, chosen by a hash of the text, so that a document and its
+        copies fall into one split; not used where the source has a validation split of its own.
+    shard_megabytes: of text in a shard, about, and so in a piece of work.
+    filters: names of filters.Filters.
+    data_dir: where tensorflow-datasets keeps what it has prepared; '' for its usual place.
     """
 
     source: str
@@ -49,40 +51,51 @@ class Recipe(NamedTuple):
     tokenizer_megabytes: float
     validation_fraction: float
     shard_megabytes: float
+    filters: tuple[str, ...] = ()
+    data_dir: str = ''
 
 
-def prepare(recipe, cache, processes=0):
-    """Makes a corpus, or finishes one, or finds it made.
+class Work(NamedTuple):
+    """How much of the work to do here, and how.
+
+    processes: that read, clean and tokenise; 0: as many as there are cores.
+    share: (i, n): only the units whose number leaves i when divided by n.
+    skip: go on after bad input, and count it.
+    """
+
+    processes: int = 0
+    share: tuple[int, int] = (0, 1)
+    skip: bool = False
+
+
+def prepare(recipe, cache, work=Work()):  # noqa: B008 (a tuple)
+    """Makes a corpus, or its share of one, or finishes one, or finds it made.
 
     Args:
         recipe: Recipe.
         cache: folder that holds corpora.
-        processes: that clean and tokenise; 0: as many as there are cores.
+        work: Work.
 
     Returns:
-        Path of the corpus.
+        Path of the corpus. It has a manifest.json when all shares are done; whoever is the last
+        writes it.
 
     Raises:
         UserError: the source, the tokenizer or the disk is not as it should be.
     """
-    if not 0 <= recipe.validation_fraction < 1:
-        raise UserError(
-            f'data.validation_fraction={recipe.validation_fraction} must be at least 0 and under 1'
-        )
-    if not (recipe.shard_megabytes > 0 and recipe.tokenizer_megabytes > 0):
-        raise UserError('data.shard_megabytes and data.tokenizer_megabytes must be above 0')
-    source = open_source(recipe.source, recipe.text_field)
+    _check(recipe)
+    source = open_source(recipe.source, recipe.text_field, recipe.data_dir, work.skip)
+    filters = Filters(recipe.filters)
     given = tokenizer.load(recipe.tokenizer) if recipe.tokenizer else None
-    folder = Path(cache) / f'{source.name}-{_digest(recipe, source, given)}'
+    folder = Path(cache) / f'{source.name}-{_digest(recipe, source, filters, given)}'
     if (folder / 'manifest.json').exists():
         return folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _lock(folder):
-            if not (folder / 'manifest.json').exists():
-                _make(recipe, source, given, folder, processes or len(os.sched_getaffinity(0)))
+        job = Job(recipe, source, filters, folder, work)
+        _make(job, given)
     except UserError:
-        if {path.name for path in folder.iterdir()} <= {'.lock'}:
+        if {path.name.partition('-')[0] for path in folder.iterdir()} <= {'.lock'}:
             shutil.rmtree(folder)  # there is nothing to go on from
         raise
     except OSError as error:
@@ -93,192 +106,217 @@ def prepare(recipe, cache, processes=0):
     return folder
 
 
-def _digest(recipe, source, given):
+def prepare_all(recipes, cache, work=Work()):  # noqa: B008 (a tuple)
+    """Makes the corpora of a mixture, which share a tokenizer, or one corpus.
+
+    Args:
+        recipes: {Recipe: weight}. A tokenizer that is not given is trained on all of them, on as
+            much of each as the weights say. cache, work: as of `prepare`.
+
+    Returns:
+        Paths of the corpora.
+    """
+    if len(recipes) == 1 or next(iter(recipes)).tokenizer:
+        return [prepare(recipe, cache, work) for recipe in recipes]
+    jobs = []
+    for recipe in recipes:
+        _check(recipe)
+        source = open_source(recipe.source, recipe.text_field, recipe.data_dir, work.skip)
+        jobs.append(Job(recipe, source, Filters(recipe.filters), Path(cache), work))
+    facts = [_digest(j.recipe, j.source, j.filters, None) for j in jobs] + [*recipes.values()]
+    digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
+    folder = Path(cache) / f'tokenizer-{digest}'
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _lock(folder, 'tokenizer'):
+            if not tokenizer.find(folder):
+                trained = _train_tokenizer(jobs, list(recipes.values()))
+                with shards.write_whole(folder / trained.file) as file:
+                    file.write(trained.model)
+    except OSError as error:
+        raise UserError(f'cannot write {str(folder)!r}: {error.strerror or error}') from None
+    path = str(tokenizer.find(folder))
+    return [prepare(recipe._replace(tokenizer=path), cache, work) for recipe in recipes]
+
+
+def _check(recipe):
+    if not 0 <= recipe.validation_fraction < 1:
+        raise UserError(
+            f'data.validation_fraction={recipe.validation_fraction} must be at least 0 and under 1'
+        )
+    for name in ('shard_megabytes', 'tokenizer_megabytes'):
+        value = getattr(recipe, name)
+        if not 0.001 <= value <= 1e6:  # so is no nan
+            raise UserError(f'data.{name}={value} must be from 0.001 to 1,000,000')
+
+
+def _digest(recipe, source, filters, given):
     facts = recipe._asdict() | {
         'source': source.fingerprint(),
         'tokenizer': given.digest if given else '',
+        'filters': filters.facts(),
         'format': FORMAT,
     }
+    del facts['data_dir']  # the source's fingerprint tells what is there
     if given:  # these then decide nothing
         del facts['vocabulary_size'], facts['tokenizer_megabytes']
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
 
 
-class _lock:
-    """Held while a corpus is made, so that two runs that need it do not make it twice."""
+@contextlib.contextmanager
+def _lock(folder, name):
+    """Held over a part of the work, so that two processes that need it do not do it twice.
 
-    def __init__(self, folder):
-        self.path = folder / '.lock'
-
-    def __enter__(self):
-        self.file = open(self.path, 'w')
+    Where the disk has no locks both do it, which costs time alone: files appear whole, and those
+    of equal names are equal.
+    """
+    with open(folder / f'.lock-{name}', 'w') as file:
         try:
-            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print(f'waiting for another process that prepares {self.path.parent}')
-            fcntl.flock(self.file, fcntl.LOCK_EX)
+            print(f'waiting for another process that prepares {folder}', flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError:
+            pass
+        yield
 
-    def __exit__(self, *_):
-        self.file.close()
+
+def _make(job, given):
+    folder, (share, of) = job.folder, job.work.share
+    with _lock(folder, 'tokenizer'):
+        if not tokenizer.find(folder):
+            trained = given or _train_tokenizer([job], [1.0])
+            with shards.write_whole(folder / trained.file) as file:
+                file.write(trained.model)
+    units = job.source.units(job.recipe.shard_megabytes)
+    with _lock(folder, f'{share}-of-{of}'):
+        if not (folder / 'manifest.json').exists():
+            _write_units(job, units)
+    missing = [n for n in range(len(units)) if not _is_made(job, n)]
+    if missing:
+        if of == 1:
+            raise UserError(f'{str(folder)!r}: shard {missing[0]} vanished while it was prepared')
+        others = sorted({number % of for number in missing})
+        names = ', '.join(f'--shard={other}/{of}' for other in others[:8])
+        print(
+            f'{folder}: share {share}/{of} is made; of {len(units):,} shards {len(missing):,} are '
+            f'missing: {names}{", ..." * (len(others) > 8)}; when the last of them ends, it puts '
+            'all together'
+        )
+        return
+    with _lock(folder, 'manifest'):
+        if not (folder / 'manifest.json').exists():
+            try:
+                _merge(job, len(units))
+            except OSError:
+                # Without locks another process may have been faster, and cleared up.
+                if not (folder / 'manifest.json').exists():
+                    raise
 
 
-def _make(recipe, source, given, folder, processes):
-    if not tokenizer.find(folder):
-        trained = given or _train_tokenizer(recipe, source)
-        with shards.write_whole(folder / trained.file) as file:
-            file.write(trained.model)
-    summaries = _write_shards(recipe, source, folder, processes)
-    totals = collections.Counter()
+def _is_made(job, number):
+    places = job.stage(number), shards.shard_folder(job.folder, number)
+    return any((place / 'summary.json').exists() for place in places)
+
+
+def _write_units(job, units):
+    share, of = job.work.share
+    mine = [n for n in range(share, len(units), of)]
+    shards.remove_left(job.folder)
+    weights = {n: sum(extent.weight for extent in units[n].extents) for n in mine}
+    tasks = {n: (unit.make, (job, n, units[n])) for n in mine if not _is_made(job, n)}
+    done = sum(weights[n] for n in mine if n not in tasks)
+    workers.run(
+        tasks, job.work.processes, f'tokenising {job.source.name}', sum(weights.values()), done
+    )
+
+
+def _merge(job, count):
+    """Takes copies out, adds the shards' summaries up, and writes the manifest."""
+    if 'duplicates' in job.filters.names:
+        shards.remove_left(job.folder)
+        duplicates.remove(
+            [(job.stage(n), shards.shard_folder(job.folder, n)) for n in range(count)],
+            job.work.processes,
+        )
+    summaries = [shards.read_summary(shards.shard_folder(job.folder, n)) for n in range(count)]
+    add = lambda name: sum((collections.Counter(s[name]) for s in summaries), collections.Counter())  # noqa: E731
+    totals = {split: collections.Counter() for split in shards.SPLITS}
     for summary in summaries:
         for split in shards.SPLITS:
-            totals.update({(split, name): n for name, n in summary[split].items()})
-    if not sum(totals[split, 'documents'] for split in shards.SPLITS):
-        raise UserError(f'{recipe.source!r} holds no document with text')
-    for loss in source.losses:
-        print(f'warning: {loss}')
+            totals[split].update(summary[split])
+    skipped, examples = add('skipped'), collections.defaultdict(list)
+    for summary in summaries:
+        for kind, some in summary['examples'].items():
+            examples[kind] = (examples[kind] + some)[:3]
+    if not sum(total['tokens'] for total in totals.values()):  # some tokenizers drop characters
+        why = next((f' ({some[0]})' for some in examples.values()), '')
+        removed = ', '.join(f'{n} by {name}' for name, n in add('removed').items())
+        why = why or (f' (removed: {removed})' if removed else '')
+        raise UserError(f'{job.recipe.source!r} holds no document with text{why}')
+    lengths = [sum(column) for column in zip(*(s['lengths'] for s in summaries), strict=True)]
     manifest = {
-        'source': recipe.source,
-        'tokenizer': tokenizer.load(folder).digest,
-        'losses': source.losses,
+        'source': job.recipe.source,
+        'tokenizer': tokenizer.load(job.folder).digest,
+        'filters': list(job.recipe.filters),
         'totals': {
-            split: {n: totals[split, n] for n in ('tokens', 'documents', 'sentences', 'bytes')}
+            split: {n: totals[split][n] for n in ('tokens', 'documents', 'sentences', 'bytes')}
             for split in shards.SPLITS
         },
-        'shards': summaries,
+        'removed': dict(sorted(add('removed').items())),
+        'skipped': dict(sorted(skipped.items())),
+        'examples': dict(sorted(examples.items())),
+        'lengths': lengths,
+        'shards': [{split: s[split] for split in shards.SPLITS} for s in summaries],
     }
-    with shards.write_whole(folder / 'manifest.json') as file:
+    for stage in job.folder.glob('unit-*'):  # the shards are there, which is enough to go on from
+        shutil.rmtree(stage, ignore_errors=True)
+    with shards.write_whole(job.folder / 'manifest.json') as file:
         file.write(json.dumps(manifest, indent=1).encode())
 
 
-def _train_tokenizer(recipe, source):
-    """Trains on the documents of the training split at the start of the source."""
-    limit = recipe.tokenizer_megabytes * MEGABYTE
-    texts, size = [], 0
-    with _bar(min(limit, 50 * source.size), f'reading {source.name}') as bar:
-        for record in source.records():
-            text = source.clean(record.raw)
-            if not text.strip() or _held_out(_hash(text), recipe):
-                continue
-            texts.append(text)
-            size += len(text)
-            bar.update(len(text))
-            if size >= limit:
-                break
-    source.losses.clear()  # the second reading will say them again
-    if not texts:
-        raise UserError(f'{recipe.source!r} holds no document with text to train a tokenizer on')
-    print(f'training a tokenizer of {recipe.vocabulary_size} pieces on {size / MEGABYTE:.1f} MB')
+def _train_tokenizer(jobs, weights):
+    """Trains a tokenizer on the training splits of sources, of each as much as its weight says."""
+    recipe, texts = jobs[0].recipe, []
+    for job, weight in zip(jobs, weights, strict=True):
+        share = weight / sum(weights)
+        found = _sample(job, int(recipe.tokenizer_megabytes * MEGABYTE * share))
+        if not found:
+            _refuse_empty(job)
+        texts += found
+    size = sum(map(len, texts)) / MEGABYTE
+    print(f'training a tokenizer of {recipe.vocabulary_size} pieces on {size:.1f} MB')
     return tokenizer.train(texts, recipe.vocabulary_size)
 
 
-def _write_shards(recipe, source, folder, processes):
-    summaries = {}
-    waiting = {}
-    context = multiprocessing.get_context('spawn')  # the caller may hold threads and devices
-    pool = None
-    with _bar(source.size, f'tokenising {source.name}') as bar:
+def _sample(job, limit):
+    """Documents of the training split of about `limit` characters.
 
-        def collect(block):
-            done, _ = concurrent.futures.wait(
-                waiting, return_when='FIRST_COMPLETED' if block else 'ALL_COMPLETED'
-            )
-            for future in done:
-                number, position = waiting.pop(future)
-                summaries[number] = future.result()
-                bar.update(max(0, position - bar.n))
-
-        try:
-            for number, (records, position) in enumerate(_units(recipe, source)):
-                summary = shards.read_summary(folder, number)
-                if summary:
-                    summaries[number] = summary
-                    bar.update(max(0, position - bar.n))
+    All of them where there are no more; else some of each of some units, drawn by a fixed seed.
+    """
+    units = job.source.units(job.recipe.shard_megabytes)
+    sampled = permute(range(len(units)), len(units), (0,))[:SAMPLED_UNITS]
+    texts, size = [], 0
+    with workers.bar(limit, f'reading {job.source.name}') as bar:
+        # What a unit falls short of its share the units after it may take.
+        for done, number in enumerate(sorted(sampled)):
+            share = (limit - size) / (len(sampled) - done)
+            before = size
+            for split, text in documents(job, units[number], Tally(skip=True)):
+                if split == 'validation':
                     continue
-                if pool is None:
-                    pool = concurrent.futures.ProcessPoolExecutor(
-                        processes, context, initializer=_ignore_interrupts
-                    )
-                future = pool.submit(_make_shard, recipe, source, folder, number, records)
-                waiting[future] = number, position
-                if len(waiting) >= 2 * processes:  # so that memory does not depend on the source
-                    collect(block=True)
-            while waiting:
-                collect(block=True)
-        except concurrent.futures.process.BrokenProcessPool:
-            raise UserError(
-                'a process that tokenises was killed (out of memory?): give fewer with '
-                '--processes, or a smaller data.shard_megabytes; the same command goes on'
-            ) from None
-        finally:
-            if pool is not None:
-                pool.shutdown(cancel_futures=True)
-    return [summaries[number] for number in sorted(summaries)]
+                text = text[:MOST_OF_ONE]
+                texts.append(text)
+                size += len(text)
+                bar.update(len(text))
+                if size - before >= share:
+                    break
+    return texts
 
 
-def _units(recipe, source):
-    """Groups records by size: yields (list of raw texts, position after them)."""
-    limit = recipe.shard_megabytes * MEGABYTE
-    raws, size, position = [], 0, 0
-    for record in source.records():
-        raws.append(record.raw)
-        size += len(record.raw)
-        position = record.position
-        if size >= limit:
-            yield raws, position
-            raws, size = [], 0
-    if raws:
-        yield raws, position
-
-
-_tokenizers = {}  # in a worker: one processor for all its shards
-
-
-def _make_shard(recipe, source, folder, number, raws):
-    if folder not in _tokenizers:
-        _tokenizers[folder] = tokenizer.load(folder)
-    tokens = _tokenizers[folder]
-    documents = []
-    for raw in raws:
-        text = source.clean(raw)
-        if not text.strip():
-            continue
-        # White space before the first sentence belongs to it: a document begins with a sentence.
-        starts = [0, *sentence_starts(text)[1:]]
-        ids, sentences = tokens.encode_with_starts(text, starts)
-        size = len(text.encode('utf-8', 'replace'))
-        documents.append((_hash(text), ids, sentences, size))
-    # A corpus of few documents should have a held-out one all the same (whose text the tokenizer
-    # has seen, and whose copies stay where they are).
-    first = None
-    hashes = [d[0] for d in documents]
-    fraction = recipe.validation_fraction
-    if number == 0 and fraction and len(hashes) > 1:
-        first = min(hashes) if not any(_held_out(h, recipe) for h in hashes) else None
-    split = lambda h: 'validation' if h == first or _held_out(h, recipe) else 'train'  # noqa: E731
-    chosen = [(split(h), *rest) for h, *rest in documents]
-    return shards.write_shard(folder, number, chosen, tokens.vocabulary.table_size)
-
-
-def _hash(text):
-    digest = hashlib.blake2b(text.encode('utf-8', 'replace'), digest_size=8).digest()
-    return int.from_bytes(digest, 'big')
-
-
-def _held_out(hash_, recipe):
-    return hash_ < recipe.validation_fraction * 2**64
-
-
-def _ignore_interrupts():
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C and stops the pool
-    threading.Thread(target=_die_with_parent, args=(os.getppid(),), daemon=True).start()
-
-
-def _die_with_parent(parent):
-    """A worker whose parent was killed must not go on writing beside the next run."""
-    while os.getppid() == parent:
-        threading.Event().wait(0.5)
-    os._exit(1)
-
-
-def _bar(total, what):
-    return tqdm(total=total, desc=what, unit='B', unit_scale=True, mininterval=0.5, leave=True)
+def _refuse_empty(job):
+    """Says why there is no document to train on: by the first bad input, where there is some."""
+    for piece in job.source.units(job.recipe.shard_megabytes):
+        for _ in documents(job, piece, Tally(skip=job.work.skip)):
+            pass
+    raise UserError(f'{job.recipe.source!r} holds no document with text to train a tokenizer on')

@@ -39,7 +39,9 @@ class Tokenizer:
     def __init__(self, model):
         """Args: model: the bytes of a SentencePiece model file."""
         self.model = model
-        self._pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
+        # One thread: the library begins new ones for every list of lines, and preparation has
+        # processes enough.
+        self._pieces = sentencepiece.SentencePieceProcessor(model_proto=model, num_threads=1)
 
     @functools.cached_property
     def digest(self):
@@ -149,18 +151,29 @@ class Tokenizer:
         return None if any('\n' in sp.id_to_piece(i) for i in learned) else ids[0]
 
     def _ids(self, text):
-        """Text -> list of ids, line by line where lines cannot touch each other.
+        """Text -> list of ids."""
+        if self._line_end is None or '\n' not in text:
+            return self._pieces.encode(text)
+        return self._ids_of([text])[0]
+
+    def _ids_of(self, texts):
+        """Texts -> lists of ids, line by line where lines cannot touch each other.
 
         SentencePiece adds up the scores of a whole text in float32. In a long document that decides
         near ties one way or the other, and tokenizers that read what we export, in float64, differ.
         """
-        if self._line_end is None or '\n' not in text:
-            return self._pieces.encode(text)
-        ids = []
-        for line in self._pieces.encode(text.split('\n')):
-            ids += line
-            ids.append(self._line_end)
-        return ids[:-1]
+        if self._line_end is None:
+            return self._pieces.encode(texts)
+        lines = [text.split('\n') for text in texts]
+        encoded = iter(self._pieces.encode([line for each in lines for line in each]))
+        found = []
+        for each in lines:
+            ids = next(encoded)
+            for _ in each[1:]:
+                ids.append(self._line_end)
+                ids += next(encoded)
+            found.append(ids)
+        return found
 
     def encode_with_starts(self, text, starts):
         """Tokenises text whole and says at which tokens given places of it begin.
@@ -173,8 +186,20 @@ class Tokenizer:
             (ids, tokens): for each start the index of the token that holds its character;
             starts that fall into the same token are one.
         """
-        text = encodable(text)
-        ids = np.asarray(self._ids(text), np.int64)
+        return self.encode_all_with_starts([text], [starts])[0]
+
+    def encode_all_with_starts(self, texts, starts):
+        """As encode_with_starts, of a list of texts, with the starts of each.
+
+        For many short texts it is faster: the library hands a list to a thread, which takes longer
+        to wake than a short text to encode.
+        """
+        texts = list(map(encodable, texts))
+        triples = zip(texts, self._ids_of(texts), starts, strict=True)
+        return [self._with_starts(text, ids, places) for text, ids, places in triples]
+
+    def _with_starts(self, text, ids, starts):
+        ids = np.asarray(ids, np.int64)
         ends = np.cumsum(self.vocabulary.bytes_V[ids])
         places = np.asarray(starts, np.int64)
         encoded = text.encode()
@@ -323,8 +348,9 @@ def load(path):
     """Reads a tokenizer of either kind.
 
     Args:
-        path: a SentencePiece model, a tokenizer.json, or a folder that holds tokenizer.model or
-            tokenizer.json.
+        path: a SentencePiece model, a tokenizer.json, a published list of pieces (vocab.txt, or
+            vocab.json beside merges.txt), or a folder that holds one of them, ours or in the
+            layout of Hugging Face.
 
     Returns:
         Tokenizer or fast_tokenizer.FastTokenizer.
@@ -332,12 +358,19 @@ def load(path):
     Raises:
         UserError: there is no such file, or it is no tokenizer.
     """
+    from pretrain.huggingface import tokenizer_files  # which is built on this module
+
     path = Path(path)
     if path.is_dir():
+        if tokenizer_files.is_in(path):
+            return tokenizer_files.read(path)
         if not find(path):
-            raise UserError(f'{str(path)!r} holds no tokenizer ({" or ".join(FILES)})')
+            names = f'tokenizer.model, {tokenizer_files.ACCEPTED}'
+            raise UserError(f'{str(path)!r} holds no tokenizer ({names})')
         path = find(path)
     try:
+        if path.name in tokenizer_files.LISTS:
+            return tokenizer_files.read_list(path)
         content = path.read_bytes()
         if content.lstrip()[:1] != b'{':
             return _whole(path, content)

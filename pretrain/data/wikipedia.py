@@ -1,133 +1,21 @@
-"""Wikipedia dumps: pages out of the XML, and prose out of the pages' markup.
+"""Prose out of the wikitext of Wikipedia's pages.
 
-`pages` streams the articles of a MediaWiki dump in constant memory. `clean` turns one page's
-wikitext into paragraphs of prose: one pass over the brackets builds the nesting of templates, links
-and tables, and each is rendered (a converted length, a foreign word, a link's label) or dropped
-when its closing bracket comes.
+`clean` turns one page's wikitext into paragraphs of prose: one pass over the brackets builds the
+nesting of templates, links and tables, and each is rendered (a converted length, a foreign word, a
+link's label) or dropped when its closing bracket comes.
 
-Why not gensim's extract_pages and filter_wiki: the first keeps an emptied element of every page
-(85 bytes a page, near 2 GB for the whole English dump), the second drops every template, so that
-"{{convert|10|km}}" leaves a hole in the sentence. Why not mwparserfromhell: its parser alone reads
-0.9 MB of wikitext a second, filter_wiki 3.9 MB, this module 8.5 MB (106 articles of gensim's
-excerpt, one core, November 2026).
+Why not gensim's filter_wiki: it drops every template, so that "{{convert|10|km}}" leaves a hole in
+the sentence. Why not mwparserfromhell: its parser alone reads 0.9 MB of wikitext a second,
+filter_wiki 3.9 MB, this module 8.5 MB (106 articles of gensim's excerpt, one core, November 2026).
 """
 
 import html
 import re
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
-from xml.etree import ElementTree
 
 from pretrain.data import wikipedia_templates
+from pretrain.data.wikipedia_dump import ENGLISH, Site
 from pretrain.data.wikipedia_templates import SUBSCRIPTS, SUPERSCRIPTS
 
-EXPORT = '{http://www.mediawiki.org/xml/export-'
-
-
-class Site(NamedTuple):
-    """The names of a wiki's namespaces that the cleaning needs, in lower case.
-
-    media: namespaces whose links are pictures or categories, which vanish from the text.
-    all: every namespace; a page named after one is no article.
-    """
-
-    media: frozenset[str]
-    all: frozenset[str]
-
-
-# The keys of namespaces in every wiki: -2 Media, 6 File, 14 Category.
-_MEDIA_KEYS = {'-2', '6', '14'}
-ENGLISH = Site(
-    frozenset({'media', 'file', 'image', 'category'}),
-    frozenset(
-        {'media', 'special', 'talk', 'user', 'wikipedia', 'file', 'mediawiki', 'template', 'help'}
-        | {'image', 'category', 'portal', 'book', 'draft', 'timedtext', 'module', 'project'}
-    ),
-)
-
-
-def read_site(chunks: Iterable[bytes]) -> Site:
-    """Reads the head of a dump.
-
-    Args:
-      chunks: the bytes of the XML in order; no more are taken than the head needs.
-
-    Returns:
-      The wiki's own namespaces and the English ones, which hold in every wiki.
-
-    Raises:
-      ValueError: the XML is no MediaWiki dump.
-      ElementTree.ParseError: the XML breaks off or is broken.
-    """
-    media, names = set(), set()
-    for event, element in _events(chunks):
-        tag = element.tag.rpartition('}')[2]
-        if event == 'end' and tag == 'namespace' and element.text:
-            names.add(element.text.lower())
-            if element.get('key') in _MEDIA_KEYS:
-                media.add(element.text.lower())
-        if tag == 'page' or (tag == 'siteinfo' and event == 'end'):
-            break
-    return Site(ENGLISH.media | media, ENGLISH.all | names)
-
-
-def pages(chunks: Iterable[bytes], site: Site) -> Iterator[str]:
-    """The wikitext of every article of a dump, without redirects and pages of other namespaces.
-
-    Args:
-      chunks: the bytes of the XML in order.
-      site: what read_site found.
-
-    Yields:
-      Wikitext, one string a page.
-
-    Raises:
-      ValueError: the XML is no MediaWiki dump.
-      ElementTree.ParseError: the XML breaks off or is broken; all whole pages before came out.
-    """
-    root = None
-    for event, element in _events(chunks):
-        root = element if root is None else root
-        if event == 'end' and element.tag.endswith('}page'):
-            text = _article(element, site)
-            # The root must let go of its pages: clearing the page alone would leave its shell.
-            root.clear()
-            if text:
-                yield text
-
-
-def _events(chunks):
-    parser = ElementTree.XMLPullParser(('start', 'end'))
-    first = True
-    for chunk in chunks:
-        parser.feed(chunk)
-        for event, element in parser.read_events():
-            if first and not element.tag.startswith(EXPORT):
-                raise ValueError(f'its first element is <{element.tag}>, not <mediawiki>')
-            first = False
-            yield event, element
-    try:
-        parser.close()
-    finally:
-        yield from parser.read_events()
-
-
-def _article(page, site):
-    space = page.tag.partition('}')[0] + '}'
-    title = page.findtext(space + 'title') or ''
-    if page.findtext(space + 'ns', '0') != '0' or page.find(space + 'redirect') is not None:
-        return ''
-    prefix, colon, _ = title.partition(':')
-    if colon and prefix.strip().lower() in site.all:
-        return ''
-    revision = page.find(space + 'revision')
-    if revision is None or revision.findtext(space + 'model', 'wikitext') != 'wikitext':
-        return ''
-    text = revision.findtext(space + 'text') or ''
-    return '' if _REDIRECT.match(text) else text
-
-
-_REDIRECT = re.compile(r'\s*#\s*redirect\b', re.I)
 _COMMENT = re.compile(r'<!--.*?(?:-->|\Z)', re.S)
 _NOWIKI = re.compile(r'<nowiki>(.{0,999}?)</nowiki>', re.S | re.I)
 # Elements that go with their content.
@@ -137,14 +25,16 @@ _OPENING = re.compile(
     r'\b([^<>]*)>',
     re.I,
 )
-_TABLE = re.compile(r'<table\b(?:(?!<table\b).)*?</table\s*>', re.S | re.I)
+_TABLE = re.compile(r'<table\b|</table\s*+>', re.I)
 _SIMPLE_MATH = re.compile(r'\s*[A-Za-z0-9+\-=<>(),./ ]{1,30}\s*')
 _BRACKET = re.compile(r'\{\{|\}\}|\[\[|\]\]|\||^[ :*]*\{\||^[ :*]*\|\}(?!\})', re.M)
 _QUOTES = re.compile(r"'{2,}")
 _POSSESSIVE = re.compile(r"^.*[^\s']'''s\b.*", re.M)
 _SCRIPT = re.compile(r'<su([bp])\b[^<>]*>([^<>]{0,40})</su[bp]\s*>', re.I)
 _EXTERNAL = re.compile(
-    r'\[(?:https?:|ftps?:|mailto:|news:|irc:)?//[^\s\]]{0,2000}(?:\s+([^\]\n]{0,2000}))?\]', re.I
+    r'\[(?:https?:|ftps?:|mailto:|news:|irc:)?//[^\s\[\]]{0,2000}+'
+    r'(?:\s++([^\]\n]{0,2000}+))?+\]',
+    re.I,
 )
 _URL = re.compile(r'(?:https?|ftp)://[^\s<>|]+', re.I)
 _BLOCK_TAG = re.compile(
@@ -156,7 +46,6 @@ _TAG = re.compile(r'</?[a-zA-Z][a-zA-Z0-9]*(?:\s[^<>]*)?/?>')
 _MAGIC = re.compile(r'__[A-Z]{3,}__')
 _LANGUAGE = re.compile(r'[a-z]{2,3}(?:-[a-z]+)*:|simple:')
 _INVISIBLE = re.compile(r'[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]')
-_HEADING = re.compile(r'(={1,6})\s*(.*?)\s*={1,6}\s*$')
 _ITEM = re.compile(r'[*#:;]+\s*| +')
 # Hatnotes say where else to look, not something of the subject.
 _HATNOTE = re.compile(
@@ -183,7 +72,7 @@ _DEBRIS = (
     (re.compile(r'(?<![\s,;:])[\s,;:]+([)\]])'), r'\1'),
     (re.compile(r'\(\)|\[\]'), ''),
     (re.compile(r' +([,;.:!?])(?=\s|$)'), r'\1'),
-    (re.compile(r'([,;:])(?: *[,;])+(?=\s|$)'), r'\1'),
+    (re.compile(r'([,;:])(?: *+[,;])++(.?)'), lambda m: m[0] if m[2].strip() else m[1] + m[2]),
     (re.compile(r',\.(?=\s|$)'), '.'),
     (re.compile(r' {2,}'), ' '),
 )
@@ -203,8 +92,7 @@ def clean(raw: str, site: Site = ENGLISH) -> str:
     text = _COMMENT.sub('', raw)
     text = _NOWIKI.sub(_literal, text)
     text = _without_elements(text)
-    while '<table' in text and (shorter := _TABLE.sub('\n\n', text)) != text:
-        text = shorter
+    text = _without_tables(text)
     text = _brackets(text, site)
     if "'''s" in text:
         text = _POSSESSIVE.sub(_apostrophe, text)
@@ -215,6 +103,24 @@ def clean(raw: str, site: Site = ENGLISH) -> str:
     text = _BREAK_TAG.sub(' ', _ITEM_TAG.sub('\n*', _BLOCK_TAG.sub('\n\n', text)))
     text = _MAGIC.sub('', _TAG.sub('', text))
     return '\n\n'.join(_paragraphs(text))
+
+
+def _without_tables(text):
+    """Takes out what stands between tags of tables that belong together, however deep."""
+    opened, closed = [], []
+    for tag in _TABLE.finditer(text):
+        if tag[0][1] != '/':
+            opened.append(tag.start())
+        elif opened:
+            begin = opened.pop()
+            while closed and closed[-1][0] > begin:
+                closed.pop()
+            closed.append((begin, tag.end()))
+    kept, place = [], 0
+    for begin, end in closed:
+        kept.append(text[place:begin])
+        place = end
+    return '\n\n'.join([*kept, text[place:]])
 
 
 def _literal(match):
@@ -343,14 +249,14 @@ def _paragraphs(text):
 
     for line in text.split('\n'):
         first = line[:1]
-        if first == '=' and (heading := _HEADING.match(line)):
+        if first == '=' and (heading := _heading(line)):
             end()
             cut_announcement()
             after_kept = False
-            level = len(heading[1])
+            level, title = heading
             if skipped_level and level > skipped_level:
                 continue
-            skipped_level = level if _APPENDIX.fullmatch(_tidy(heading[2])) else 0
+            skipped_level = level if _APPENDIX.fullmatch(_tidy(title)) else 0
         elif skipped_level:
             continue
         elif not line.strip() or first in '|!':
@@ -364,6 +270,14 @@ def _paragraphs(text):
     end()
     cut_announcement()
     return kept if running else []
+
+
+def _heading(line):
+    """The (level, title) of a line that stands between one to six "=" on either side, or None."""
+    line = line.rstrip()
+    level = min(6, len(line) - len(line.lstrip('=')), len(line) - 1)
+    closing = min(6, len(line) - len(line.rstrip('=')), len(line) - level)
+    return (level, line[level : len(line) - closing].strip()) if level and closing else None
 
 
 def _tidy(text):

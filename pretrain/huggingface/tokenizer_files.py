@@ -11,11 +11,22 @@ from pretrain.errors import UserError
 from pretrain.huggingface import unigram
 
 ACCEPTED = 'tokenizer.json, vocab.txt, vocab.json with merges.txt, or spiece.model'
+# A list of byte-level pieces and the file of its merges; the second pair as OpenAI published it.
+BYTE_PAIRS = (('vocab.json', 'merges.txt'), ('encoder.json', 'vocab.bpe'))
+LISTS = ('vocab.txt', *(name for pair in BYTE_PAIRS for name in pair))
+OPTIONS = ('tokenizer_config.json', 'special_tokens_map.json', 'added_tokens.json')
 FAMILIES = ('encoder', 'encoder_decoder', 'decoder')
 MARKED = re.compile(r'[<\[].+[>\]]')  # looks like the name of a special token
 
 
-def read(folder, config):
+def is_in(folder):
+    """Whether a folder holds a tokenizer in the Hugging Face layout."""
+    there = {path.name for path in folder.iterdir()}
+    lists = {'vocab.txt'}, {'spiece.model'}, {'tokenizer.json', OPTIONS[0]}, *map(set, BYTE_PAIRS)
+    return any(names <= there for names in lists)
+
+
+def read(folder, config=None, only=()):
     """The tokenizer of a published checkpoint.
 
     A spiece.model that normalises nothing is one of ours and read as it is. Of another (T5's) we
@@ -24,7 +35,8 @@ def read(folder, config):
     wants SentencePiece's own ids gives --tokenizer=spiece.model.
 
     Args:
-        folder: of the checkpoint. config: dict of its config.json.
+        folder: of the checkpoint. config: dict of its config.json; None to read it there.
+        only: names of the files that may be read, beside those of OPTIONS; () for all.
 
     Returns:
         FastTokenizer, or tokenizer.Tokenizer for a spiece.model of ours.
@@ -34,18 +46,21 @@ def read(folder, config):
     """
     folder = Path(folder)
     there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    there = {name for name in there if not only or name in (*only, *OPTIONS)}
+    pair = next((pair for pair in BYTE_PAIRS if there.issuperset(pair)), None)
     if {'spiece.model', 'tokenizer.json'} <= there:
         pieces = tokenizer.load(folder / 'spiece.model')
         if _is_lossless(pieces):
             return pieces
     options = _read_json(folder / 'tokenizer_config.json', there)
     named = _read_json(folder / 'special_tokens_map.json', there)
+    config = _read_json(folder / 'config.json', there) if config is None else config
     if 'tokenizer.json' in there:
         source, facts = 'tokenizer.json', _read_json(folder / 'tokenizer.json', there)
     elif 'vocab.txt' in there:
         source, facts = 'vocab.txt', _word_pieces(folder / 'vocab.txt', options)
-    elif {'vocab.json', 'merges.txt'} <= there:
-        source, facts = 'vocab.json', _byte_pairs(folder, there, options)
+    elif pair:
+        source, facts = pair[0], _byte_pairs(folder, pair, options)
     elif 'spiece.model' in there:
         return _from_pieces(tokenizer.load(folder / 'spiece.model'))
     else:
@@ -66,6 +81,27 @@ def read(folder, config):
             f'{str(folder / source)!r}, or a file of special tokens beside it, is damaged '
             f'({type(error).__name__}: {error})'
         ) from None
+
+
+def read_list(path):
+    """The tokenizer of a list of pieces, one of LISTS, and of what lies beside it.
+
+    Args:
+        path: of vocab.txt, or of either file of a pair of BYTE_PAIRS.
+
+    Returns:
+        FastTokenizer.
+
+    Raises:
+        UserError: the other file of the pair is not there, or one is damaged.
+    """
+    pair = next((pair for pair in BYTE_PAIRS if path.name in pair), (path.name,))
+    missing = next((name for name in pair if not (path.parent / name).exists()), None)
+    if missing:
+        raise UserError(
+            f'{str(path)!r} is one half of a tokenizer, {str(path.parent / missing)!r} is not there'
+        )
+    return read(path.parent, {}, pair)
 
 
 def write(tokens, folder, family, length, types=True):
@@ -184,14 +220,15 @@ def _word_pieces(path, options):
     return _file(model, normalizer, {'type': 'BertPreTokenizer'}, decoder)
 
 
-def _byte_pairs(folder, there, options):
-    """GPT-2's tokenizer from its pieces and its merges."""
-    lines = _lines(folder / 'merges.txt')
+def _byte_pairs(folder, pair, options):
+    """GPT-2's tokenizer from its pieces and its merges, the files of `pair`."""
+    vocab, merges = pair
+    lines = _lines(folder / merges)
     pairs = [line.split(' ') for line in lines if line and not line.startswith('#version')]
     wrong = next((pair for pair in pairs if len(pair) != 2), None)
     if wrong:
         raise UserError(
-            f'{str(folder / "merges.txt")!r} is damaged ({" ".join(wrong)!r} is no pair of '
+            f'{str(folder / merges)!r} is damaged ({" ".join(wrong)!r} is no pair of '
             'pieces): fetch it again'
         )
     level = {
@@ -201,7 +238,7 @@ def _byte_pairs(folder, there, options):
     model = {
         'type': 'BPE', 'dropout': None, 'unk_token': None, 'continuing_subword_prefix': None,
         'end_of_word_suffix': None, 'fuse_unk': False, 'byte_fallback': False,
-        'vocab': _read_json(folder / 'vocab.json', there), 'merges': pairs,
+        'vocab': _read_json(folder / vocab, pair), 'merges': pairs,
     }  # fmt: skip
     return _file(model, None, level, level)
 

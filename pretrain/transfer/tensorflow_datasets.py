@@ -107,6 +107,6 @@ def _library():
     except ImportError as error:
         raise UserError(
             f'tensorflow-datasets cannot be imported ({error}): '
-            "pip install 'pretraining-objectives[tfds]', or give a folder of official files"
+            "pip install -e '.[tfds]', or give a folder of official files"
         ) from None
     return library

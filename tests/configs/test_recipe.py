@@ -24,7 +24,9 @@ def test_optimizer_and_data_keys_are_those_that_are_read():
     config = recipe.recipe()
     assert set(config.optimizer) == set(optimizers.KEYS)
     assert set(config.optimizer.schedule) == set(schedules.KEYS)
-    assert set(Recipe._fields) == set(config.data) - {'cache', 'cut', 'separator'}
+    mixture = {'mixture', 'mixing', 'temperature', 'cap'}
+    reading = {'cache', 'cut', 'separator', 'workers', 'prefetch'}
+    assert set(Recipe._fields) == set(config.data) - mixture - reading
     assert config.optimizer.no_decay == optimizers.NO_DECAY
     optimizers.make_optimizer(config.optimizer, config.steps, 1)
 

@@ -14,9 +14,10 @@ from configs import bert, gpt, t5
 from objectives import contract, next_sentence
 from pretrain import assembly, evaluation, partitioning, train_step
 from pretrain.data import loader
-from pretrain.data.corpus import Corpus, WindowReader
-from pretrain.data.preparation import Recipe, prepare
+from pretrain.data.corpus import Corpus
+from pretrain.data.preparation import Recipe, Work, prepare
 from pretrain.data.shards import shard_folder
+from pretrain.data.windows import WindowReader
 
 WORDS = ['the', 'of', 'city', 'river', 'hill', 'small', 'old', 'people', 'year', 'war', 'water']
 
@@ -32,7 +33,7 @@ def corpus(tmp_path_factory):
         source=f'text:{folder}', text_field='text', tokenizer='', vocabulary_size=300,
         tokenizer_megabytes=1.0, validation_fraction=0.3, shard_megabytes=0.004,
     )  # fmt: skip
-    return Corpus(prepare(recipe, tmp_path_factory.mktemp('cache'), processes=1))
+    return Corpus(prepare(recipe, tmp_path_factory.mktemp('cache'), Work(1)))
 
 
 @pytest.fixture(scope='module')

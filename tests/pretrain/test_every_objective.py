@@ -123,7 +123,9 @@ def test_it_learns_one_small_batch(name, vocabulary):
     for _ in range(400):  # ELECTRA's generator draws what its loss depends on, and needs the most
         state, measured = step(state, 0)
         losses.append(float(measured['cross_entropy']))
-    assert losses[-1] < 0.1 * losses[0]
+        if losses[-1] < 0.1 * losses[0]:
+            return
+    pytest.fail(f'from {losses[0]} to {losses[-1]} only')
 
 
 def test_electras_tables_learn_from_both_models(vocabulary):

@@ -2,7 +2,7 @@ import pytest
 
 from configs import bert, gpt
 from configs.recipe import recipe
-from pretrain import phases
+from pretrain import assembly, phases
 from pretrain.errors import UserError
 
 
@@ -57,11 +57,17 @@ def test_phases_that_are_none(changes, says):
         phases.plan(config(**changes))
 
 
-def test_a_schedule_in_tokens_is_refused():
-    made = gpt.get_config('gpt3_125m')
-    made.phases = ((10, 4, 16),)
-    with pytest.raises(UserError, match="unit='tokens' does not go with phases"):
-        phases.plan(made)
+def test_a_schedule_in_tokens_counts_those_of_every_phase(monkeypatch, vocabulary):
+    """GPT-3's growing batches (Brown et al. 2020, appendix B), in small."""
+    made = gpt.get_config('gpt3_125m,smoke')
+    made.phases = ((10, 2, 32), (20, 4, 32))
+    made.steps, made.batch_size = 50, 8
+    given = []
+    monkeypatch.setattr(assembly, 'make_optimizer', lambda config, *rest: given.extend(rest))
+    for phase in phases.plan(made):
+        given.clear()
+        assembly.make_learner(made, vocabulary, phase)
+        assert given == [50, [(0, 2 * 33), (10, 4 * 33), (30, 8 * 33)]]
 
 
 def test_an_objective_without_a_length_is_refused():

@@ -106,6 +106,19 @@ def test_several_changes_and_keys_that_only_one_config_has(run, config):
     assert f'({changes})' in str(error.value)
 
 
+def test_a_run_of_before_there_were_mixtures_goes_on(run, config):
+    path = run / 'config.json'
+    facts = json.loads(path.read_text())
+    names = 'mixture mixing temperature cap filters data_dir workers prefetch'
+    for name in names.split():
+        del facts['data'][name]
+    path.write_text(json.dumps(facts))
+    run_folder.check_config(run, config, accept_changes=False)
+    config.data.filters = ('c4',)
+    with pytest.raises(UserError, match=r"data.filters was \(\), is \('c4',\)"):
+        run_folder.check_config(run, config, accept_changes=False)
+
+
 def test_a_damaged_config_is_named(run, config):
     (run / 'config.json').write_text('{"steps": ')
     with pytest.raises(UserError, match=r"config.json' is no config"):
@@ -138,7 +151,7 @@ def test_a_folder_that_may_not_be_written(tmp_path, config, mode, inside):
 
 def test_tokenizer(run, tokens, tmp_path):
     def corpus(tokens):
-        return SimpleNamespace(tokenizer=tokens, manifest={'source': 'text:book'})
+        return SimpleNamespace(tokenizer=tokens, source='text:book')
 
     run_folder.check_own_tokenizer(run, corpus(tokens))
     run_folder.check_own_tokenizer(tmp_path / 'no run', corpus(tokens))

@@ -186,3 +186,30 @@ def test_mistakes_are_said_in_one_line(broken, words):
     assert '\n' not in message
     for word in words:
         assert word in message
+
+
+@pytest.mark.parametrize('name', ['cosine', 'linear', 'bert', 'electra', 'constant', 'wsd'])
+def test_tokens_of_a_ramp(name):
+    """Rates by the count of tokens, in float64, where steps differ in tokens."""
+    ramp = [(0, 100), (7, 250), (20, 1000)]
+    steps = 60
+    sizes = np.concatenate([np.full(7, 100), np.full(13, 250), np.full(40, 1000)])
+    before = np.concatenate([[0], np.cumsum(sizes)])[:-1]
+    total = sizes.sum()
+    warmup, decay = 1500, 20_000
+    rate = make_schedule(
+        config(name, 2.0, unit='tokens', warmup=warmup, decay=decay, final=0.1), steps, ramp
+    )
+    start = {'bert': 0, 'electra': 0, 'wsd': total - decay}.get(name, warmup)
+    end = total if name == 'wsd' else decay
+    left = np.clip((end - before) / (end - start), 0, 1)
+    height = 0.1 + 0.9 * (np.sin(np.pi / 2 * left) ** 2 if name == 'cosine' else left)
+    height = np.ones(steps) if name == 'constant' else height
+    warming = np.minimum(before / warmup, 1)
+    expected = 2.0 * (
+        np.where(before < warmup, warming, height) if name == 'bert' else warming * height
+    )
+    np.testing.assert_allclose(rate(np.arange(steps)), expected, rtol=2e-6, atol=1e-7)
+    by_steps = make_schedule(config(name, 2.0, warmup=10, decay=30, final=0.1), steps, ramp)
+    plain = make_schedule(config(name, 2.0, warmup=10, decay=30, final=0.1), steps, 5)
+    np.testing.assert_array_equal(by_steps(np.arange(steps)), plain(np.arange(steps)))

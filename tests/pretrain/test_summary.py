@@ -104,6 +104,7 @@ def facts():
     """The arguments of the banner, made up; shapes that two-way tensor parallelism can split."""
     totals = {'train': 12_345, 'validation': 678}
     corpus = SimpleNamespace(folder='cache/x-1', total=lambda split, name: totals[split])
+    corpus.corpora, corpus.shares = {'x': corpus}, {'x': 1.0}
     shape = jax.ShapeDtypeStruct((8, 4), np.float32)
     table = {'model': {'token_embedding': {'table': shape}}}
     config = gpt.get_config('tiny')
@@ -118,9 +119,9 @@ def facts():
 
 
 class Reader(list):
-    """As much of a corpus.WindowReader as the banner looks at."""
+    """As much of a windows.WindowReader as the banner looks at."""
 
-    length = 129
+    length, padding = 129, 0.0
 
 
 def banner(facts, mesh, frozen=None):
@@ -138,6 +139,16 @@ def test_banner(facts):
         'objective: causal_lm, steps 1 to 600: 8 of 9,600 windows of 129 tokens a step, 0.5 epochs',
         'devices: 8 x cpu, mesh data=4,fsdp=1,tensor=2,sequence=1, 1 process(es)',
     ]
+
+
+def test_banner_of_a_mixture_and_of_padding(facts, monkeypatch):
+    facts.corpus.corpora = {'x': facts.corpus, 'y': facts.corpus}
+    facts.corpus.shares = {'x': 0.75, 'y': 0.25}
+    monkeypatch.setattr(Reader, 'padding', 0.0123)
+    lines = banner(facts, 'data=8')
+    assert [line.rpartition(', ')[2] for line in lines[1:4]] == [
+        '75.00% of the windows', '25.00% of the windows', '1.2% padding'
+    ]  # fmt: skip
 
 
 def test_banner_of_phases_and_of_a_frozen_model(facts):

@@ -1,4 +1,4 @@
-"""Sources: what is read, in which order, and what is said about bad input."""
+"""Sources: what is read, in which order, in which units, and what is said about bad input."""
 
 import bz2
 import gzip
@@ -11,21 +11,23 @@ from pathlib import Path
 import pytest
 from gensim.test.utils import datapath
 
+from pretrain.data.bad_input import Tally
 from pretrain.data.documents import open_source
 from pretrain.errors import UserError
 
 EXCERPT = Path(datapath('enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2'))
 
 
-def texts(source):
-    return [record.raw for record in source.records()]
+def texts(source, megabytes=1000.0, tally=None):
+    tally = tally or Tally()
+    return [text for unit in source.units(megabytes) for text in source.documents(unit, tally)]
 
 
 def error_of(source, field='text', read=False):
     def use():
         opened = open_source(source, field)
         if read:
-            list(opened.records())
+            texts(opened)
 
     with pytest.raises(UserError) as caught:
         use()
@@ -36,84 +38,31 @@ def error_of(source, field='text', read=False):
 
 def test_wikipedia_excerpt():
     source = open_source('wikipedia:excerpt')
-    records = list(source.records())
+    found = texts(source)
     assert source.name == 'wikipedia-excerpt'
-    assert source.size == records[-1].position == EXCERPT.stat().st_size
-    assert len(records) == 106
-    assert source.losses == []
-    first = pickle.loads(pickle.dumps(source)).clean(records[0].raw)
+    assert source.size == EXCERPT.stat().st_size
+    assert len(found) == 106
+    assert texts(source, 1.0) == found
+    first = pickle.loads(pickle.dumps(source)).clean(found[0])
     assert first.startswith('Anarchism is a political philosophy that advocates self-governed')
 
 
-def test_plain_xml_reads_as_the_compressed_dump(tmp_path):
-    (tmp_path / 'wiki.xml').write_bytes(bz2.decompress(EXCERPT.read_bytes()))
-    source = open_source(f'wikipedia:{tmp_path}/wiki.xml')
-    assert source.name == 'wikipedia-wiki'
-    assert texts(source) == texts(open_source('wikipedia:excerpt'))
-
-
-def test_several_compressed_streams_are_one_dump(tmp_path):
+def test_a_folder_of_dumps(tmp_path):
     content = bz2.decompress(EXCERPT.read_bytes())
-    half = len(content) // 2
-    dump = tmp_path / 'multistream.xml.bz2'
-    dump.write_bytes(bz2.compress(content[:half]) + bz2.compress(content[half:]))
-    source = open_source(f'wikipedia:{dump}')
-    assert len(texts(source)) == 106
-    assert source.losses == []
-
-
-@pytest.mark.parametrize('share', [0.4, 0.9])
-def test_a_truncated_dump_is_read_up_to_its_end(tmp_path, share):
-    content = EXCERPT.read_bytes()
-    dump = tmp_path / 'cut.xml.bz2'
-    dump.write_bytes(content[: int(share * len(content))])
-    source = open_source(f'wikipedia:{dump}')
-    found = texts(source)
-    whole = texts(open_source('wikipedia:excerpt'))
-    # Compression works in blocks of 900,000 bytes: at most one of them is lost.
-    assert found == whole[: len(found)]
-    assert len(found) > 106 * (share - 0.25)
-    size = dump.stat().st_size
-    assert source.losses == [
-        f'{dump} ends early at byte {size} of {size}: {len(found)} pages read, the tail is lost'
-    ]
-    assert texts(source) == found
-    assert len(source.losses) == 1
-
-
-def test_a_damaged_or_cut_plain_dump(tmp_path):
-    content = bytearray(EXCERPT.read_bytes())
-    content[1_000_000:1_000_100] = bytes(100)
-    dump = tmp_path / 'damaged.xml.bz2'
-    dump.write_bytes(content)
-    source = open_source(f'wikipedia:{dump}')
-    count = len(texts(source))
-    assert 10 < count < 106
-    assert len(source.losses) == 1
-    assert f'{dump} is damaged at byte ' in source.losses[0]
-    assert f'of {len(content)}: {count} pages read' in source.losses[0]
-
-    plain = tmp_path / 'cut.xml'
-    plain.write_bytes(bz2.decompress(EXCERPT.read_bytes())[:3_000_000])
-    source = open_source(f'wikipedia:{plain}')
-    count = len(texts(source))
-    assert source.losses == [
-        f'{plain} ends early at byte 3000000 of 3000000: {count} pages read, the tail is lost'
-    ]
-
-    plain.write_bytes(plain.read_bytes()[:2_000_000] + b'</nothing>' * 3)
-    source = open_source(f'wikipedia:{plain}')
-    assert len(texts(source)) < count
-    assert 'is broken XML (mismatched tag' in source.losses[0]
+    (tmp_path / 'articles1.xml').write_bytes(content)
+    (tmp_path / 'articles2.xml.gz').write_bytes(gzip.compress(content, 1))
+    source = open_source(f'wikipedia:{tmp_path}')
+    once = texts(open_source('wikipedia:excerpt'))
+    assert texts(source) == once + once
+    assert open_source(f'wikipedia:{tmp_path}/articles1.xml').name == 'wikipedia-articles1'
 
 
 def test_text_is_left_as_it_is(tmp_path):
     (tmp_path / 'My Book.txt').write_bytes('\ufeffOne\r\n\r\n two\t<b>&amp; é \r x \n'.encode())
     source = open_source(f'text:{tmp_path}/My Book.txt')
     assert source.name == 'text-my-book'
-    [record] = source.records()
-    assert record.raw == source.clean(record.raw) == 'One\n\n two\t<b>&amp; é \r x \n'
-    assert record.position == source.size == (tmp_path / 'My Book.txt').stat().st_size
+    [text] = texts(source)
+    assert text == source.clean(text) == 'One\n\n two\t<b>&amp; é \r x \n'
     assert source.clean(' \n\t') == ''
 
 
@@ -123,24 +72,22 @@ def test_a_folder_is_read_in_the_order_of_names(tmp_path):
     (tmp_path / 'a.txt').write_text('first')
     (tmp_path / 'b' / 'a.txt.gz').write_bytes(gzip.compress(b'second'))
     (tmp_path / 'c.txt').write_text(' \n ')
-    (tmp_path / 'd.txt').write_text('')
     (tmp_path / 'e.md').write_text('no')
     (tmp_path / '.f.txt').write_text('no')
-    source = open_source(f'text:{tmp_path}')
-    records = list(source.records())
-    assert [record.raw for record in records] == ['first', 'second', 'third']
-    assert [record.position for record in records] == sorted(r.position for r in records)
+    assert texts(open_source(f'text:{tmp_path}')) == ['first', 'second', 'third']
 
 
 def test_a_long_text_is_cut_at_paragraph_ends(tmp_path):
     paragraph = 'Ein schöner Satz — mit Strich.\r\n' * 20 + '\r\n'
     text = paragraph * 500
     (tmp_path / 'long.txt').write_bytes(text.encode())
-    pieces = texts(open_source(f'text:{tmp_path}/long.txt'))
+    source = open_source(f'text:{tmp_path}/long.txt')
+    pieces = texts(source)
     assert ''.join(pieces) == text.replace('\r\n', '\n')
     assert all(piece.endswith('\n\n') for piece in pieces)
     assert all(50_000 <= len(piece) <= 150_000 for piece in pieces)
     assert len(pieces) in (3, 4)
+    assert ''.join(texts(source, 0.1)) == text.replace('\r\n', '\n')
 
 
 def test_text_without_any_space_is_cut_and_whole(tmp_path):
@@ -153,15 +100,16 @@ def test_text_without_any_space_is_cut_and_whole(tmp_path):
 
 def test_text_is_read_in_constant_memory(tmp_path):
     with open(tmp_path / 'big.txt', 'w') as file:
-        for _ in range(200):
+        for _ in range(100):
             file.write('Some words of a paragraph.\n\n' * 2000)
     source = open_source(f'text:{tmp_path}/big.txt')
+    [unit] = source.units(1000.0)
     tracemalloc.start()
-    total = sum(len(record.raw) for record in source.records())
+    total = sum(map(len, source.documents(unit, Tally())))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert total == source.size == 11_200_000
-    assert peak < 2_000_000
+    assert total == source.size == 5_600_000
+    assert peak < 3_000_000
 
 
 def write_lines(path, *documents, end='\n', opener=open):
@@ -176,19 +124,87 @@ def test_json_lines(tmp_path):
     write_lines(tmp_path / 'a.json.gz', {'text': 'one', 'url': 'u'}, opener=gzip.open)
     write_lines(tmp_path / 'c.jsonl.gz', {'text': 'é\r\n'}, opener=gzip.open)
     write_lines(tmp_path / 'd.json', {'text': 'no'})
-    source = open_source(f'jsonl:{tmp_path}')
-    assert texts(source) == ['one', 'two\u2028lines', 'é\n']
-    assert source.losses == []
+    assert texts(open_source(f'jsonl:{tmp_path}')) == ['one', 'two\u2028lines', 'é\n']
     write_lines(tmp_path / 'one.jsonl', {'body': 'other'})
     assert texts(open_source(f'jsonl:{tmp_path}/one.jsonl', 'body')) == ['other']
 
 
-def test_a_cut_last_line_is_lost(tmp_path):
-    path = tmp_path / 'a.jsonl'
-    write_lines(path, {'text': 'one'}, {'text': 'two'}, '{"text": "thr', end='')
-    source = open_source(f'jsonl:{path}')
-    assert texts(source) == ['one', 'two']
-    assert source.losses == [f'{path} ends early in line 3: 2 documents read, the tail is lost']
+def test_c4_as_published(tmp_path, capsys):
+    for name in ('train.00001-of-01024', 'train.00000-of-01024', 'validation.00000-of-00008'):
+        write_lines(
+            tmp_path / f'c4-{name}.json.gz',
+            {'text': name, 'timestamp': '2019-04-25T12:57:54Z', 'url': 'http://a.b'},
+            opener=gzip.open,
+        )
+    write_lines(tmp_path / 'other.json.gz', {'text': 'no'}, opener=gzip.open)
+    source = open_source(f'c4:{tmp_path}')
+    units = source.units(1000.0)
+    assert [unit.split for unit in units] == ['train', 'validation']
+    assert texts(source) == [
+        'train.00000-of-01024', 'train.00001-of-01024', 'validation.00000-of-00008'
+    ]  # fmt: skip
+    pointer = b'version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 318\n'
+    (tmp_path / 'c4-train.00002-of-01024.json.gz').write_bytes(pointer)
+    capsys.readouterr()
+    assert texts(open_source(f'c4:{tmp_path}')) == texts(source)
+    assert '1 files are left out, which git lfs has not pulled' in capsys.readouterr().out
+    assert 'a pointer of git-lfs, not the file' in error_of(
+        f'jsonl:{tmp_path}/c4-train.00002-of-01024.json.gz'
+    )
+    for path in tmp_path.glob('c4-train.*'):
+        path.unlink()
+    assert 'no c4-train.*.json.gz in it' in error_of(f'c4:{tmp_path}')
+    (tmp_path / 'c4-validation.00000-of-00008.json.gz').unlink()
+    assert 'no file in it is named c4-*.json.gz' in error_of(f'c4:{tmp_path}')
+
+
+def test_units_depend_on_sizes_alone(tmp_path):
+    for i in range(10):
+        write_lines(tmp_path / f'{i}.jsonl', *({'text': f'{i} {j}'} for j in range(1 + 20 * i)))
+    source = open_source(f'jsonl:{tmp_path}')
+    whole = texts(source)
+    for megabytes in (1.0, 0.002, 0.0005, 0.00003):
+        units = source.units(megabytes)
+        assert units == source.units(megabytes)
+        assert texts(source, megabytes) == whole
+        sizes = [sum(extent.weight for extent in unit.extents) for unit in units]
+        # A unit ends with the piece that fills it: none is much larger than was asked for.
+        assert max(sizes) <= max(2.5e6 * megabytes, 4)
+        assert sum(sizes) == pytest.approx(source.size, abs=len(units) + 10)
+    assert len(source.units(1.0)) == 1
+    assert len(source.units(0.00003)) > 300
+
+
+BAD = {
+    'an empty file': ('', [], 'empty_file', 'an empty file'),
+    'a line of no JSON': (
+        '{"text": "one"}\n{"text": \n{"text": "two"}', ['one', 'two'], 'no_json', 'line 2: no JSON'
+    ),
+    'a list': ('["x"]\n{"text": "two"}', ['two'], 'no_json', 'line 1: no JSON object but ["x"]'),
+    'a cut last line': ('{"text": "one"}\n{"text": "tw', ['one'], 'cut_off', 'line 2: cut off'),
+    'no such field': (
+        '{"text": "one"}\n{"body": "y", "id": 1}\n', ['one'], 'no_text',
+        "line 2: no field 'text' (its fields: body, id;",
+    ),
+    'a number': ('{"text": 3}\n{"text": "b"}', ['b'], 'no_text', "line 1: no text in field 'text'"),
+    'NUL': ('{"text": "one"}\n{"text": "a\0"}\n', ['one'], 'nul', 'line 2: a NUL byte'),
+    'nesting': ('[' * 100_000 + '\n{"text": "b"}\n', ['b'], 'no_json', 'line 1: no JSON'),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('name', BAD)
+def test_bad_input_stops_or_is_skipped_and_counted(tmp_path, name):
+    content, kept, kind, words = BAD[name]
+    (tmp_path / 'a.jsonl').write_text(content)
+    (tmp_path / 'b.jsonl').write_text('{"text": "last"}\n')
+    message = error_of(f'jsonl:{tmp_path}', read=True)
+    assert f'{tmp_path}/a.jsonl' in message
+    assert words in message
+    assert '--on_bad_input=skip' in message
+    tally = Tally(skip=True)
+    assert texts(open_source(f'jsonl:{tmp_path}'), tally=tally) == [*kept, 'last']
+    assert tally.counts == {kind: 1}
+    assert words in tally.examples[kind][0]
 
 
 def test_a_cut_gz_is_read_up_to_its_end(tmp_path):
@@ -197,14 +213,25 @@ def test_a_cut_gz_is_read_up_to_its_end(tmp_path):
         path, *({'text': f'{i} {os.urandom(50).hex()}'} for i in range(500)), opener=gzip.open
     )
     path.write_bytes(path.read_bytes()[:-5000])
-    source = open_source(f'jsonl:{path}')
-    found = texts(source)
+    assert 'cut off' in error_of(f'jsonl:{path}', read=True)
+    tally = Tally(skip=True)
+    found = texts(open_source(f'jsonl:{path}'), tally=tally)
     assert [int(text.split()[0]) for text in found] == list(range(len(found)))
     assert 250 < len(found) < 500
-    size = path.stat().st_size
-    assert source.losses == [
-        f'{path} ends early at byte {size} of {size}: {len(found)} documents read, the tail is lost'
-    ]
+    assert tally.counts == {'cut_off': 1}
+
+
+def test_broken_pages_of_a_dump(tmp_path):
+    page = '<page><title>{0}</title><ns>0</ns><revision><text>{0}</text></revision></page>'
+    pages = [page.format('A'), page.format('B').replace('</text>', '<br></text>'), page.format('C')]
+    (tmp_path / 'wiki.xml').write_text(
+        f'<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.10/">{"".join(pages)}</mediawiki>'
+    )
+    message = error_of(f'wikipedia:{tmp_path}/wiki.xml', read=True)
+    assert f"{tmp_path}/wiki.xml, page 'B': a page that is broken XML" in message
+    tally = Tally(skip=True)
+    assert texts(open_source(f'wikipedia:{tmp_path}/wiki.xml'), tally=tally) == ['A', 'C']
+    assert tally.counts == {'no_xml': 1}
 
 
 def test_fingerprint(tmp_path):
@@ -231,7 +258,7 @@ def test_fingerprint(tmp_path):
 
 def test_unknown_schemes():
     message = error_of('wikpedia:dump.xml')
-    assert 'wikipedia:PATH, text:PATH, jsonl:PATH' in message
+    assert 'wikipedia:PATH, c4:PATH, text:PATH, jsonl:PATH' in message
     assert "did you mean 'wikipedia:dump.xml'" in message
     assert "'text:book.txt'" in error_of('book.txt')
     assert "'jsonl:/c4/en'" in error_of('json:/c4/en')
@@ -243,12 +270,10 @@ def test_nothing_there(tmp_path):
     assert f'{tmp_path}/no: no such file' in error_of(f'text:{tmp_path}/no')
     assert '.txt, .txt.gz' in error_of(f'text:{tmp_path}')
     assert '.jsonl, .jsonl.gz, .json.gz' in error_of(f'jsonl:{tmp_path}')
-    assert 'a folder' in error_of(f'wikipedia:{tmp_path}')
+    assert '.xml, .xml.bz2' in error_of(f'wikipedia:{tmp_path}')
     (tmp_path / 'a.txt').touch()
     assert f'{tmp_path}/a.txt: is empty' in error_of(f'text:{tmp_path}/a.txt')
     assert 'holds only empty files' in error_of(f'text:{tmp_path}')
-    (tmp_path / 'a.txt').write_text(' \n')
-    assert 'no document' in error_of(f'text:{tmp_path}', read=True)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason='root may read anything')
@@ -259,43 +284,19 @@ def test_a_file_without_rights(tmp_path):
 
 
 def test_files_of_another_kind(tmp_path):
-    (tmp_path / 'nul.txt').write_bytes(b'x' * 70_000 + b'\0')
-    assert 'NUL byte, at byte 70000)' in error_of(f'text:{tmp_path}/nul.txt', read=True)
-    (tmp_path / 'latin.txt').write_bytes(b'a' * 65_535 + 'é'.encode() + b'caf\xe9 x')
-    assert 'no UTF-8, at byte 65540)' in error_of(f'text:{tmp_path}/latin.txt', read=True)
-    (tmp_path / 'end.txt').write_bytes(b'ab\xc3')
-    assert 'at byte 2)' in error_of(f'text:{tmp_path}/end.txt', read=True)
-    (tmp_path / 'latin.jsonl').write_bytes(b'{"text": "x"}\n{"text": "\xe9"}\n')
-    assert 'no UTF-8 in line 2, at byte 24)' in error_of(f'jsonl:{tmp_path}/latin.jsonl', read=True)
     for name, scheme in (('a.txt.gz', 'text'), ('a.xml.bz2', 'wikipedia')):
         (tmp_path / name).write_bytes(b'plain text')
         assert f"no {name[-3:].strip('.')} file, it begins with b'pla'" in error_of(
             f'{scheme}:{tmp_path}/{name}'
         )
+    (tmp_path / 'b.txt').write_text('fine')
+    tally = Tally(skip=True)
+    source = open_source(f'text:{tmp_path}', skip=True)
+    assert [t for unit in source.units(1.0) for t in source.documents(unit, tally)] == ['fine']
+    assert tally.counts == {'unreadable': 1}
     (tmp_path / 'page.xml').write_text('<html><body>x</body></html>')
     assert 'no MediaWiki dump' in error_of(f'wikipedia:{tmp_path}/page.xml')
     (tmp_path / 'words.xml').write_text('no xml')
     assert 'no MediaWiki dump' in error_of(f'wikipedia:{tmp_path}/words.xml')
     (tmp_path / 'head.xml.bz2').write_bytes(EXCERPT.read_bytes()[:5000])
-    assert 'ends early at byte 5000 of 5000' in error_of(f'wikipedia:{tmp_path}/head.xml.bz2')
-    (tmp_path / 'none.xml').write_text(
-        '<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.10/"><siteinfo/></mediawiki>'
-    )
-    assert 'no document in it' in error_of(f'wikipedia:{tmp_path}/none.xml', read=True)
-
-
-def test_bad_json_lines(tmp_path):
-    path = tmp_path / 'a.jsonl'
-    for lines, field, expected in (
-        (
-            ({'text': 'x'}, {'body': 'y', 'id': 1}),
-            'text',
-            ['line 2', "no field 'text'", 'body, id'],
-        ),
-        (({'text': 3},), 'text', ['line 1', "no text in field 'text'"]),
-        (({'text': 'x'}, '{"text": ', {'text': 'z'}), 'text', ['line 2', 'no JSON']),
-        (('["x"]',), 'text', ['line 1', 'no JSON object but ["x"]']),
-    ):
-        write_lines(path, *lines)
-        message = error_of(f'jsonl:{path}', field, read=True)
-        assert all(part in message for part in [str(path), *expected])
+    assert 'no MediaWiki dump' in error_of(f'wikipedia:{tmp_path}/head.xml.bz2')

@@ -322,7 +322,7 @@ def test_a_corpus_and_a_run_keep_it_under_its_own_name(ours, tmp_path):
         tokenizer=str(tmp_path / 'given.json'), vocabulary_size=0, tokenizer_megabytes=1,
         validation_fraction=0.0, shard_megabytes=1,
     )  # fmt: skip
-    corpus = Corpus(preparation.prepare(recipe, tmp_path / 'cache', 1))
+    corpus = Corpus(preparation.prepare(recipe, tmp_path / 'cache', preparation.Work(1)))
     assert (corpus.folder / 'tokenizer.json').read_bytes() == ours['words'].model
     assert not (corpus.folder / 'tokenizer.model').exists()
     ids = corpus.tokenizer.encode('\n\n\n'.join(TEXT))

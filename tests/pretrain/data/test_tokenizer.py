@@ -247,7 +247,7 @@ def test_a_model_with_a_space_before_every_text(tmp_path):
 
 def test_a_folder_is_loaded_by_the_tokenizer_in_it(small, tmp_path):
     assert tokenizer.find(tmp_path) is None
-    with pytest.raises(UserError, match=r'tokenizer\.model or tokenizer\.json'):
+    with pytest.raises(UserError, match=r'no tokenizer \(tokenizer\.model, tokenizer\.json'):
         tokenizer.load(tmp_path)
     (tmp_path / small.file).write_bytes(small.model)
     assert tokenizer.find(tmp_path) == tmp_path / 'tokenizer.model'

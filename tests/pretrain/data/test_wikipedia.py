@@ -1,24 +1,20 @@
-"""Pages of dumps against gensim's reader, and the cleaning against text worked out by hand."""
+"""The cleaning against text worked out by hand."""
 
-import bz2
 import re
-import tracemalloc
-from xml.etree import ElementTree
 
 import pytest
 from gensim.corpora import wikicorpus
 from gensim.test.utils import datapath
 
-from pretrain.data import wikipedia
-
-EXCERPT = datapath('enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2')
-HEAD = b'<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.10/" xml:lang="en">'
+from pretrain.data import wikipedia, wikipedia_dump
+from pretrain.data.bad_input import Tally
+from pretrain.data.documents import open_source
 
 
 @pytest.fixture(scope='module')
 def articles():
-    with bz2.open(EXCERPT) as dump:
-        return list(wikipedia.pages(iter(lambda: dump.read(1 << 16), b''), wikipedia.ENGLISH))
+    source = open_source('wikipedia:excerpt')
+    return [text for unit in source.units(100) for text in source.documents(unit, Tally())]
 
 
 @pytest.fixture(scope='module')
@@ -26,68 +22,12 @@ def cleaned(articles):
     return [wikipedia.clean(article) for article in articles]
 
 
-def page(title, text, space=0, more=''):
-    return (
-        f'<page><title>{title}</title><ns>{space}</ns>{more}<revision><text>{text}</text>'
-        '</revision></page>'
-    ).encode()
-
-
-def test_reads_the_articles_that_gensim_reads(articles):
-    with bz2.open(EXCERPT) as dump:
-        pages = [text for _, text, _ in wikicorpus.extract_pages(dump, ('0',))]
-    expected = [text for text in pages if text and not text.lower().startswith('#redirect')]
-    assert articles == expected
-    assert len(articles) == 106
-
-
-def test_drops_redirects_and_other_namespaces():
-    chunks = [
-        HEAD,
-        page('One', 'first'),
-        page('Two', ' #Redirect [[One]]'),
-        page('Three', 'gone', more='<redirect title="One" />'),
-        page('Talk:One', 'talk', space=1),
-        page('Wikipedia:Four', 'project'),
-        page('Star Wars: A New Hope', 'last'),
-        b'</mediawiki>',
-    ]
-    assert list(wikipedia.pages(chunks, wikipedia.ENGLISH)) == ['first', 'last']
-
-
-def test_reads_a_wikis_own_namespaces():
-    with bz2.open(datapath('bgwiki-latest-pages-articles-shortened.xml.bz2')) as dump:
-        site = wikipedia.read_site(iter(lambda: dump.read(1 << 14), b''))
-    assert {'файл', 'категория', 'file', 'category'} <= site.media
-    assert 'потребител' in site.all
+def test_links_of_a_wikis_own_namespaces_vanish():
+    path = datapath('bgwiki-latest-pages-articles-shortened.xml.bz2')
+    site = open_source(f'wikipedia:{path}').site
+    assert isinstance(site, wikipedia_dump.Site)
     text = 'Едно изречение с [[Файл:x.jpg|мини|надпис]] връзка към [[София|столицата]] тук.'
     assert wikipedia.clean(text, site) == 'Едно изречение с връзка към столицата тук.'
-
-
-def test_yields_whole_pages_before_the_damage():
-    texts = wikipedia.pages([HEAD, page('A', 'x'), b'<page><ti'], wikipedia.ENGLISH)
-    assert next(texts) == 'x'
-    with pytest.raises(ElementTree.ParseError):
-        next(texts)
-    with pytest.raises(ValueError, match='<html>'):
-        list(wikipedia.pages([b'<html><body/></html>'], wikipedia.ENGLISH))
-
-
-def test_memory_does_not_grow_with_the_dump():
-    def chunks():
-        yield HEAD
-        for _ in range(10_000):
-            yield page('A', 'text')
-        yield b'</mediawiki>'
-
-    sizes = []
-    tracemalloc.start()
-    for number, _ in enumerate(wikipedia.pages(chunks(), wikipedia.ENGLISH)):
-        if number in (1000, 9999):
-            sizes.append(tracemalloc.get_traced_memory()[0])
-    tracemalloc.stop()
-    # gensim's reader keeps 85 bytes of every page, which would be 765,000 here.
-    assert sizes[1] - sizes[0] < 100_000
 
 
 @pytest.mark.parametrize(
@@ -256,3 +196,24 @@ def test_most_of_gensims_words_stay_and_few_are_new(articles, cleaned):
 def test_broken_markup_takes_no_quadratic_time(markup):
     # Each takes well below a second; quadratic ones took minutes.
     assert len(wikipedia.clean(markup)) <= len(markup)
+
+
+@pytest.mark.parametrize(
+    'marks',
+    [
+        '\n=' + ' ' * 200_000 + 'x', '( ) ' + ',' * 200_000 + 'x', '[//' * 100_000,
+        '<table>' * 30_000 + '</table>' * 30_000, '<table>' * 60_000,
+    ],
+    ids=['heading', 'commas', 'links', 'tables', 'open tables'],
+)  # fmt: skip
+def test_a_page_of_marks_takes_no_more_than_linear_time(marks):
+    """With the square of the marks these would take hours."""
+    text = 'A real sentence that has some words in it.'
+    assert wikipedia.clean(f'{text}\n\n{marks}').startswith(text)
+
+
+def test_tables_go_however_deep():
+    text = 'Before the table are some words here.\n\n{}\n\nAfter it are a few more words.'
+    inner = '<table><tr><td>a<TABLE class=x>b</table ></td></tr></table>'
+    found = [wikipedia.clean(text.format(table)) for table in (inner, '')]
+    assert found[0] == found[1]

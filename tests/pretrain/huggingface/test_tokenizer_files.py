@@ -93,6 +93,36 @@ def test_a_list_of_word_pieces(bert, word_pieces):
     assert tokenizer_files.read(bert, {}).encode('THE').tolist() != tokens.encode('THE').tolist()
 
 
+def test_a_config_names_a_published_tokenizer_by_its_folder_or_file(bert, gpt2, byte_pairs):
+    # Both lists lie in the one folder of this test.
+    by_file = tokenizer.load(bert / 'vocab.txt')
+    assert by_file.vocabulary.mask == 4
+    ids = byte_pairs.encode('the city').ids
+    for name in ('vocab.json', 'merges.txt'):
+        assert tokenizer.load(gpt2 / name).encode('the city').tolist() == ids
+    folder = tokenizer.load(bert)
+    assert folder.digest == by_file.digest
+    (gpt2 / 'vocab.json').rename(gpt2 / 'encoder.json')
+    (gpt2 / 'merges.txt').rename(gpt2 / 'vocab.bpe')
+    assert tokenizer.load(gpt2 / 'vocab.bpe').encode('the city').tolist() == ids
+    (gpt2 / 'encoder.json').unlink()
+    with pytest.raises(UserError, match=r"one half of a tokenizer, '.*encoder\.json' is not there"):
+        tokenizer.load(gpt2 / 'vocab.bpe')
+
+
+def test_the_files_beside_tokenizer_json_name_its_special_tokens(bert, tmp_path):
+    tokens = tokenizer_files.read(bert, {})
+    folder = tmp_path / 'saved'
+    folder.mkdir()
+    (folder / 'tokenizer.json').write_text(json.dumps(tokens.library_file))
+    assert tokenizer.load(folder).roles['eos' if 'eos' in tokens.roles else 'sep'] == '[SEP]'
+    (folder / 'tokenizer_config.json').write_text('{"sep_token": "[CLS]"}')
+    assert tokenizer.load(folder).roles['sep'] == '[CLS]'
+    (folder / 'tokenizer_config.json').unlink()
+    (folder / 'config.json').write_text('{"sep_token_id": 2}')
+    assert tokenizer_files.read(folder).roles['sep'] == '[CLS]'
+
+
 def test_capitals_in_the_list_say_that_case_is_kept(bert):
     with open(bert / 'vocab.txt', 'a') as file:
         file.write('THE\n')

@@ -28,7 +28,7 @@ def decoder(request):
         **FAMILIES[request.param],
     )  # fmt: skip
     module = Transformer(config)
-    return module, init(module, jax.random.key(0))
+    return module, jax.jit(lambda: init(module, jax.random.key(0)))()
 
 
 def generate(decoder, prompts, lengths, seed=0, **changes):
@@ -158,7 +158,7 @@ def encoder_decoder():
         V + 4, encoder_layers=1, decoder_layers=1, width=32, heads=4, max_positions=8, stddev=0.5,
     )  # fmt: skip
     module = Transformer(config)
-    return module, init(module, jax.random.key(2))
+    return module, jax.jit(lambda: init(module, jax.random.key(2)))()
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from objectives import contract
+from pretrain.model import transformer
 from pretrain.model.config import TransformerConfig
-from pretrain.model.transformer import Transformer, bind, hidden_of_layers, init
+from pretrain.model.transformer import Transformer, bind, hidden_of_layers
 
 GPT2 = {'decoder_layers': 3, 'vocabulary': 60, 'width': 32, 'heads': 4, 'max_positions': 16}
 MODERN = GPT2 | {
@@ -38,6 +39,10 @@ DECODERS = {'gpt2': GPT2, 'modern': MODERN, 'banded': BANDED}
 ALL = DECODERS | {
     'bert': BERT, 't5': T5, 'modernbert': MODERNBERT, 'untied': GPT2 | {'tied': False},
 }  # fmt: skip
+
+
+# At once, which compiles far faster than operation by operation.
+init = jax.jit(transformer.init, static_argnums=0)
 
 
 @functools.cache
@@ -235,8 +240,9 @@ def test_a_tied_table_learns_from_both_ends():
         model = bind(Transformer(TransformerConfig(**(GPT2 | {'tied': tied}))), params)
         return jnp.mean(jax.nn.log_softmax(model.logits(model.hidden(data)))[..., 7])
 
-    both = jax.grad(total)(parameters('gpt2'), True)['token_embedding']['table']
-    apart = jax.grad(total)(untied, False)
+    gradient = jax.jit(jax.grad(total), static_argnums=1)
+    both = gradient(parameters('gpt2'), True)['token_embedding']['table']
+    apart = gradient(untied, False)
     ends = apart['token_embedding']['table'], apart['head']['logits']['kernel'].T
     assert min(np.abs(end).max() for end in ends) > 1e-5
     np.testing.assert_allclose(both, sum(ends), atol=1e-7)
@@ -245,13 +251,14 @@ def test_a_tied_table_learns_from_both_ends():
 @pytest.mark.parametrize('name', ['gpt2', 'untied'])
 def test_bfloat16_computes_in_bfloat16_and_keeps_float32_parameters_and_logits(name):
     bound = model(name, dtype='bfloat16')
-    hidden = bound.hidden(batch(tokens()))
+    hidden = jax.jit(bound.hidden)(batch(tokens()))
     assert hidden.dtype == jnp.bfloat16
-    logits = bound.logits(hidden)
+    logits = jax.jit(bound.logits)(hidden)
     assert logits.dtype == jnp.float32
     assert (logits != logits.astype(jnp.bfloat16)).any()  # they were never rounded
     exact = model(name)
-    np.testing.assert_allclose(logits, exact.logits(exact.hidden(batch(tokens()))), atol=0.15)
+    run = jax.jit(lambda data: exact.logits(exact.hidden(data)))
+    np.testing.assert_allclose(logits, run(batch(tokens())), atol=0.15)
     module = Transformer(TransformerConfig(**(GPT2 | {'dtype': 'bfloat16'})))
     assert {x.dtype.name for x in jax.tree.leaves(init(module, jax.random.key(0)))} == {'float32'}
 
@@ -280,12 +287,12 @@ def test_t5_drops_inside_the_feed_forward_and_after_the_final_norm():
     data, key = batch(tokens()), jax.random.key(1)
     kept = {}
     for where in ('dropout_inside', 'dropout_final'):
-        changed = model('t5', dropout=0.5, **{where: True}).hidden(data, key)
+        changed = jax.jit(model('t5', dropout=0.5, **{where: True}).hidden)(data, key)
         kept[where] = float((changed == 0).mean())
     assert 0.4 < kept['dropout_final'] < 0.6
     assert kept['dropout_inside'] < 0.1  # where all that is added up was dropped
-    plain = model('t5', dropout=0.5).hidden(data, key)
-    inside = model('t5', dropout=0.5, dropout_inside=True).hidden(data, key)
+    plain = jax.jit(model('t5', dropout=0.5).hidden)(data, key)
+    inside = jax.jit(model('t5', dropout=0.5, dropout_inside=True).hidden)(data, key)
     assert not np.allclose(plain, inside)
 
 
@@ -358,10 +365,10 @@ def test_the_layer_of_places_that_are_read_drops_too():
     params['decoder']['layers']['feedforward']['down']['bias'] += 1
     read_BxQ = jnp.tile(jnp.arange(5), (200, 1))
     data = batch(tokens(200))
-    x_BxQxD = module.apply(
+    x_BxQxD = jax.jit(lambda params: module.apply(
         {'params': params}, data.inputs, None, False, read_BxQ,
         rngs={'dropout': jax.random.key(1)}, method='hidden',
-    )  # fmt: skip
+    ))(params)  # fmt: skip
     assert x_BxQxD.shape == (200, 5, 32)
     np.testing.assert_allclose(jnp.unique(x_BxQxD), [0, 1 / 0.7], rtol=1e-6)
     assert abs(float((x_BxQxD == 0).mean()) - 0.3) < 0.01
@@ -408,16 +415,16 @@ def test_dropout_needs_a_key_and_follows_it():
         one = run(jax.random.key(1))
         np.testing.assert_array_equal(one, run(jax.random.key(1)))
         assert not np.allclose(one, run(jax.random.key(2)))
-        exact = model('gpt2').hidden(data)
-        np.testing.assert_allclose(bound.hidden(data), exact, atol=1e-5)
+        exact = jax.jit(model('gpt2').hidden)(data)
+        np.testing.assert_allclose(jax.jit(bound.hidden)(data), exact, atol=1e-5)
 
 
 def test_attention_with_dropout_rate_near_0_equals_the_librarys():
     """The path with dropout on probabilities is our own; with next to none it must agree."""
     data = batch(tokens(), segments_BxL=jnp.array([[1] * 10, [1] * 4 + [2] * 6]))
     for name in ('gpt2', 'modern', 't5', 'bert'):
-        ours = model(name, attention_dropout=1e-9).hidden(data, jax.random.key(0))
-        np.testing.assert_allclose(ours, model(name).hidden(data), atol=2e-5)
+        ours = jax.jit(model(name, attention_dropout=1e-9).hidden)(data, jax.random.key(0))
+        np.testing.assert_allclose(ours, jax.jit(model(name).hidden)(data), atol=2e-5)
 
 
 def test_fields_are_the_recipes_fields():

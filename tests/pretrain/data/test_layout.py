@@ -1,0 +1,61 @@
+"""Packing by best fit, against the rule applied by looking at every window."""
+
+import random
+
+import numpy as np
+import pytest
+
+from pretrain.data import layout
+
+
+def slow_best_fit(sizes, length):
+    """Contents of windows: each size, the longest first, goes where it leaves least room."""
+    windows = []
+    for size in sorted(sizes, reverse=True):
+        fits = [w for w in windows if sum(w) + size <= length]
+        if fits:
+            max(fits, key=sum).append(size)
+        else:
+            windows.append([size])
+    return sorted(sorted(window) for window in windows)
+
+
+@pytest.mark.parametrize('length', [1, 10, 64, 1000])
+def test_best_fit(length):
+    rng = random.Random(length)
+    for _ in range(50):
+        sizes = [rng.randrange(1, length + 1) for _ in range(rng.randrange(1, 60))]
+        ends = np.cumsum(sizes)
+        documents = np.stack([ends - sizes, ends], axis=1)
+        table = layout.packed(documents, None, length, 0)
+        windows = [
+            table.spans[a:b] for a, b in zip(table.firsts[:-1], table.firsts[1:], strict=True)
+        ]
+        found = sorted(sorted((w[:, 1] - w[:, 0]).tolist()) for w in windows)
+        # Windows with equal room may be chosen either way: what they hold may differ, not how many.
+        expected = slow_best_fit(sizes, length)
+        assert len(found) == len(expected)
+        assert sorted(map(sum, found)) == sorted(map(sum, expected))
+        assert sorted(map(tuple, table.spans.tolist())) == list(map(tuple, documents.tolist()))
+        assert table.tokens == sum(sizes)
+
+
+def test_blocks_bound_what_is_packed_together(monkeypatch):
+    documents = np.stack([np.arange(0, 60, 3), np.arange(3, 63, 3)], axis=1)
+    monkeypatch.setattr(layout, 'BLOCK', 5)
+    table = layout.packed(documents, None, 100, 0)
+    assert np.diff(table.firsts).tolist() == [5, 5, 5, 5]
+
+
+def test_separators_count():
+    documents = np.array([[0, 3], [3, 7], [7, 20]])
+    table = layout.packed(documents, None, 9, 1)
+    assert table.spans.tolist() == [[9, 18], [4, 9], [0, 4], [18, 23]]
+    assert np.diff(table.firsts).tolist() == [1, 1, 2]
+    assert table.tokens == 20 + 3
+
+
+def test_a_split_without_documents_has_no_windows():
+    table = layout.packed(np.zeros((0, 2), int), None, 9, 1)
+    assert table.firsts.tolist() == [0]
+    assert layout.by_document(np.zeros((0, 2), int), None, 9, 1).firsts.tolist() == [0]
