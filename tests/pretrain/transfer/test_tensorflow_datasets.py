@@ -56,5 +56,5 @@ def test_superglue_needs_the_official_files(tmp_path):
 
 def test_a_missing_library_is_said_in_one_line(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'tensorflow_datasets', None)
-    with pytest.raises(UserError, match=r'pip install .pretraining-objectives\[tfds\]'):
+    with pytest.raises(UserError, match=r"pip install -e '\.\[tfds\]'"):
         source.read(SST2, 'train', tmp_path)
