@@ -28,7 +28,7 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.keep_curves import processor
-from pretrain import assembly, train_step
+from pretrain import assembly, corpora, train_step
 from pretrain.data import loader
 from pretrain.huggingface import recipe
 from pretrain.huggingface.reading import read_model
@@ -129,7 +129,7 @@ def train(name, steps, cache):
         peer.save_pretrained(folder)
         model = read_model(folder)
     config = settings(name, model, steps, cache)
-    corpus = assembly.open_corpus(config.data)
+    corpus = corpora.open_corpus(config.data)
     learner = assembly.make_learner(config, corpus.tokenizer.vocabulary)
     params = {'model': jax.tree.map(jnp.asarray, model.params)}
     state = {'params': params, 'optimizer': learner.optimizer.init(params), 'step': jnp.int32(0)}
@@ -144,7 +144,7 @@ def train(name, steps, cache):
         for parameter in moved.parameters():
             parameter *= 1 + 1e-7 * torch.randn(parameter.shape)
     step, control = (torch_step(name, model, steps) for model in (peer, moved))
-    reader = assembly.open_windows(config, corpus, 'train', learner.objective)
+    reader = corpora.open_windows(config, corpus, 'train', learner.objective)
     windows = loader.Loader(reader, config.seed, ROWS, slice(0, ROWS), 0)
     curve = {'ours': [], 'theirs': [], 'moved': []}
     curve['parameters'] = sum(x.size for x in jax.tree.leaves(params))

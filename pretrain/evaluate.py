@@ -30,6 +30,7 @@ from tqdm import tqdm
 from pretrain import (
     assembly,
     commandline,
+    corpora,
     evaluation,
     partitioning,
     run_folder,
@@ -89,17 +90,17 @@ def score_text():
     run = saved_run.open_run(folder, config, STEP.value)
     sources = lambda data: data.get('mixture', ()) or data.source  # noqa: E731
     same_source = sources(config.data) == sources(own.data)
-    named = assembly.named_source(config.data)
+    named = corpora.named_source(config.data)
     split = SPLIT.value or ('validation' if same_source else 'all')
 
     corpus = open_corpus(run, config, folder, same_source)
-    readers = assembly.open_each(config, corpus, split, run.objective, tail=True)
+    readers = corpora.open_each(config, corpus, split, run.objective, tail=True)
     shards = partitioning.batch_shards(run.mesh)
     batch = BATCH.value or -(-config.batch_size // config.accumulation // shards) * shards
     step = jax.jit(functools.partial(train_step.evaluation_step, run.learner))
     unigram_V = None
     if same_source:
-        train = assembly.open_windows(config, corpus, 'train', run.objective)
+        train = corpora.open_windows(config, corpus, 'train', run.objective)
         unigram_V = evaluation.unigram(corpus, run.objective, train)
     scores = evaluation.evaluate_each(
         step, run.params, readers, corpus.shares, batch, run.mesh,
@@ -119,13 +120,13 @@ def score_text():
 def open_corpus(run, config, folder, same_source):
     """The corpus to score on, tokenised with the run's tokenizer."""
     if same_source and not config.data.tokenizer:  # a given one may be gone: the run has its own
-        corpus = assembly.open_corpus(config.data)
+        corpus = corpora.open_corpus(config.data)
         if corpus.tokenizer.digest == run.tokenizer.digest:
             return corpus
     data = config.data.copy_and_resolve_references()
     with data.unlocked():
         data.tokenizer = str(tokenizer.find(folder))
-    return assembly.open_corpus(data)
+    return corpora.open_corpus(data)
 
 
 def score_tasks():

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from pretrain import assembly, commandline, examples, phases
+from pretrain import assembly, commandline, corpora, examples, phases
 from pretrain.data import corpus_summary, shards
 from pretrain.data.permutation import permute
 from pretrain.errors import UserError
@@ -42,7 +42,7 @@ def main(argv):
     config = CONFIG.value
     plan = phases.plan(config)
     assembly.check_before_data(config, plan, config.data.tokenizer)
-    corpus = assembly.open_corpus(config.data)
+    corpus = corpora.open_corpus(config.data)
     blocks = [*of_documents(corpus, DOCUMENTS.value, config.seed)]
     blocks += of_windows(config, corpus, plan, WINDOWS.value)
     blocks.append(of_frequencies(corpus))
@@ -93,7 +93,7 @@ def of_windows(config, corpus, plan, count):
     for phase in plan:
         section = phases.objective_of(config, phase)
         objective = assembly.make_objective(config, corpus.tokenizer.vocabulary, section)
-        reader = assembly.open_windows(config, corpus, 'train', objective)
+        reader = corpora.open_windows(config, corpus, 'train', objective)
         blocks.append(
             Block(
                 f'{section.name}, steps {phase.begin + 1} to {phase.end}: {len(reader):,} windows '

@@ -12,7 +12,7 @@ import re
 
 from absl import flags
 
-from pretrain import assembly, commandline, phases
+from pretrain import assembly, commandline, corpora, phases
 from pretrain.data import shards
 from pretrain.data.corpus import Corpus
 from pretrain.data.corpus_summary import draw, table
@@ -49,7 +49,7 @@ def main(argv):
     data = CONFIG.value.data
     if DATA_DIR.value is not None:
         data.data_dir = DATA_DIR.value
-    folders = prepare_all(assembly.corpus_recipes(data), OUT.value or data.cache, work)
+    folders = prepare_all(corpora.corpus_recipes(data), OUT.value or data.cache, work)
     for folder in folders:
         if not (folder / 'manifest.json').exists():
             continue  # other shares are not made yet, as was said
@@ -58,7 +58,7 @@ def main(argv):
         print(table(corpus.manifest))
         print(f'picture: {draw(corpus)}')
     if all((folder / 'manifest.json').exists() for folder in folders):
-        lay_out(CONFIG.value, assembly.join_corpora(data, folders))
+        lay_out(CONFIG.value, corpora.join_corpora(data, folders))
 
 
 def lay_out(config, corpus):
@@ -76,7 +76,7 @@ def lay_out(config, corpus):
         section = phases.objective_of(config, phase)
         objective = assembly.make_objective(config, corpus.tokenizer.vocabulary, section)
         for split in shards.SPLITS:
-            for name, reader in assembly.open_each(config, corpus, split, objective).items():
+            for name, reader in corpora.open_each(config, corpus, split, objective).items():
                 print(
                     f'{name}, {split}: {len(reader):,} windows of {reader.length} tokens, '
                     f'{reader.padding:.2%} padding'

@@ -22,6 +22,7 @@ from flax import traverse_util
 from pretrain import (
     assembly,
     commandline,
+    corpora,
     curves,
     evaluation,
     examples,
@@ -81,7 +82,7 @@ def main(argv):
     assembly.check_before_data(config, plan, data.tokenizer)
 
     # Data, model, objective, optimizer: all of them functions of the config.
-    corpus = assembly.open_corpus(data)
+    corpus = corpora.open_corpus(data)
     stages = [lay_out(config, corpus, phase) for phase in plan]
     learner = stages[-1].learner
     run_folder.check_own_tokenizer(workdir, corpus)
@@ -305,11 +306,11 @@ def lay_out(config, corpus, phase):
     objective = learner.objective
     held_out = {}
     if corpus.total('validation', 'tokens'):
-        held_out = assembly.open_each(config, corpus, 'validation', objective, tail=True)
+        held_out = corpora.open_each(config, corpus, 'validation', objective, tail=True)
     return Stage(
         phase,
         learner,
-        assembly.open_windows(config, corpus, 'train', objective),
+        corpora.open_windows(config, corpus, 'train', objective),
         held_out,
         phase.batch_size * objective.window_length(),
         flops.step_flops(learner, assembly.batch_shapes(objective, phase.batch_size)),
@@ -328,9 +329,7 @@ def compiled(learner, shardings):
 
 def tokens_read(stages, step):
     """Tokens of raw text in the windows of the first `step` steps."""
-    return sum(
-        max(0, min(step, s.phase.end) - s.phase.begin) * s.step_tokens for s in stages
-    )
+    return sum(max(0, min(step, s.phase.end) - s.phase.begin) * s.step_tokens for s in stages)
 
 
 def stop_not_finite(workdir, config, stage, step, measured, first_process):

@@ -12,7 +12,7 @@ import pytest
 
 from configs import bert, gpt, t5
 from objectives import contract, next_sentence
-from pretrain import assembly, evaluation, partitioning, train_step
+from pretrain import assembly, corpora, evaluation, partitioning, train_step
 from pretrain.data import loader
 from pretrain.data.corpus import Corpus
 from pretrain.data.preparation import Recipe, Work, prepare
@@ -184,7 +184,7 @@ def test_unigram_frequencies_by_hand(corpus):
     assert counts[eos] == 0  # the separators are not in the shards
     config = gpt.get_config('tiny,smoke')
     objective = assembly.make_objective(config, vocabulary)
-    reader = assembly.open_windows(config, corpus, 'train', objective)
+    reader = corpora.open_windows(config, corpus, 'train', objective)
     assert len(reader) <= evaluation.SAMPLED
     log_p_V = evaluation.unigram(corpus, objective, reader)
     assert log_p_V.shape == (ids,)
@@ -207,7 +207,7 @@ def test_sentinels_are_as_frequent_as_the_objective_makes_them(corpus):
     config = t5.get_config('tiny,smoke')
     vocabulary = corpus.tokenizer.vocabulary
     objective = assembly.make_objective(config, vocabulary)
-    reader = assembly.open_windows(config, corpus, 'train', objective)
+    reader = corpora.open_windows(config, corpus, 'train', objective)
     log_p_V = evaluation.unigram(corpus, objective, reader)
     # 34 raw tokens make 5 of noise in 2 spans: 8 targets, of which the first is sentinel 0.
     rows, special = len(reader), (vocabulary.bytes_V[: vocabulary.size] == 0).sum()
@@ -224,7 +224,7 @@ def test_random_texts_come_from_other_documents_in_evaluation_too(corpus, batch)
     config = bert.get_config('tiny,smoke')
     config.objective.update(length=11, overhang=0)  # several windows a document
     objective = assembly.make_objective(config, corpus.tokenizer.vocabulary)
-    reader = assembly.open_windows(config, corpus, 'validation', objective)
+    reader = corpora.open_windows(config, corpus, 'validation', objective)
     neighbours = reader.read(range(batch))[2][:, 0]
     assert len(set(neighbours.tolist())) < batch / 2
     for first in range(0, len(reader) // batch * batch, batch):
