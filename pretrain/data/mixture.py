@@ -3,7 +3,8 @@
 Positions of a run come in blocks. In each block every corpus has a fixed number of places, its rate
 of the block in whole numbers, and the places are shuffled by a key of their own. So which corpus a
 position reads, and how many windows of it were read before, follow from the position alone: there
-is nothing to count and nothing to save.
+is nothing to save. A corpus is read in the order of its own epochs, each window once before any
+comes again.
 """
 
 import functools
@@ -71,6 +72,25 @@ def places_of(rates_S):
     return whole
 
 
+@functools.lru_cache(maxsize=8)
+def order_of_block(places, seed, block):
+    """Whom the positions of a block read.
+
+    Args:
+        places: of each corpus in the block, a tuple. seed: of the run. block: its number.
+
+    Returns:
+        (owners_P, ranks_P): the corpus of each position, and how many positions of the block
+        before it are of the same corpus. Two int64 arrays of BLOCK.
+    """
+    slots_P = permute(np.arange(BLOCK), BLOCK, (seed, ORDER, block))
+    owners_P = np.searchsorted(np.cumsum(places), slots_P, side='right')
+    ranks_P = np.empty_like(owners_P)
+    for owner, count in enumerate(places):
+        ranks_P[owners_P == owner] = np.arange(count)
+    return owners_P, ranks_P
+
+
 class Mixture:
     """Several corpora of one tokenizer; what a run asks a corpus.Corpus it may ask this."""
 
@@ -135,7 +155,6 @@ class MixedReader:
         self._readers = list(readers.values())
         self.length = self._readers[0].length
         self._firsts = np.cumsum([0, *map(len, self._readers)])
-        self._begins = np.cumsum([0, *self.places])
         documents = [reader.documents for reader in self._readers]
         self._documents = np.cumsum([0, *documents])
         self.documents = int(self._documents[-1])
@@ -153,17 +172,18 @@ class MixedReader:
         """Which windows the positions of a run read, counted through all corpora."""
         positions = np.asarray(positions, np.int64)
         blocks, within = np.divmod(positions, BLOCK)
-        slots = np.empty_like(within)
+        owners, reads = np.empty_like(within), np.empty_like(within)
         for block in np.unique(blocks):
             here = blocks == block
-            slots[here] = permute(within[here], BLOCK, (seed, ORDER, int(block)))
-        owners = np.searchsorted(self._begins, slots, side='right') - 1
-        numbers = np.empty_like(slots)
+            owners_P, ranks_P = order_of_block(tuple(self.places.tolist()), seed, int(block))
+            owners[here] = owners_P[within[here]]
+            reads[here] = block * self.places[owners[here]] + ranks_P[within[here]]
+        numbers = np.empty_like(within)
         for owner in np.unique(owners):
             here = owners == owner
-            read = blocks[here] * self.places[owner] + slots[here] - self._begins[owner]
             key = seed, WINDOWS, int(owner)
-            numbers[here] = self._firsts[owner] + shuffled(read, len(self._readers[owner]), key)
+            size = len(self._readers[owner])
+            numbers[here] = self._firsts[owner] + shuffled(reads[here], size, key)
         return numbers
 
     def read(self, numbers):
