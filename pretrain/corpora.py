@@ -14,12 +14,13 @@ def corpus_recipes(data):
         UserError: the mixture is none.
     """
     mixture = data.get('mixture', ())
+    rates([1.0], [1], *_mixing(data))  # says what is wrong with them
     if not mixture:
         return {_recipe(data, data.source): 1.0}
     recipes = {}
     for entry in mixture:
         pair = isinstance(entry, (tuple, list)) and len(entry) == 2
-        if not pair or not (isinstance(entry[0], str) and isinstance(entry[1], (int, float))):
+        if not pair or not (isinstance(entry[0], str) and type(entry[1]) in (int, float)):
             raise UserError(
                 f'data.mixture={mixture!r}: each is (source, weight), for instance '
                 "(('wikipedia:excerpt', 1.0), ('text:books', 2.0))"

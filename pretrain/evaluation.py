@@ -69,9 +69,9 @@ def evaluate_each(step, params, readers, shares, *arguments, **options):
         name: evaluate(step, params, reader, *arguments, **options)
         for name, reader in readers.items()
     }
-    first, *others = results.values()
-    if not others:
-        return first
+    if len(shares) == 1:
+        return next(iter(results.values()))
+    first = next(iter(results.values()))
     total = sum(shares[name] for name in results)
     mixed = {
         metric: sum(shares[name] / total * result[metric] for name, result in results.items())

@@ -45,7 +45,7 @@ def main(argv):
     corpus = corpora.open_corpus(config.data)
     blocks = [*of_documents(corpus, DOCUMENTS.value, config.seed)]
     blocks += of_windows(config, corpus, plan, WINDOWS.value)
-    blocks.append(of_frequencies(corpus))
+    blocks += [of_frequencies(name, each) for name, each in corpus.corpora.items()]
     colour = sys.stdout.isatty() and 'NO_COLOR' not in os.environ
     print(terminal(blocks, {'always': True, 'never': False, 'auto': colour}[COLOUR.value]))
     folder = next(iter(corpus.corpora.values())).folder
@@ -65,7 +65,9 @@ def of_documents(corpus, count, seed):
         corpus: Corpus or Mixture. count: documents. seed: which.
     """
     for name, each in corpus.corpora.items():
-        yield Block(f'{name}: {each.source}', corpus_summary.table(each.manifest))
+        share = corpus.shares[name]
+        rate = f', {share:.2%} of the windows' if share < 1 else ''
+        yield Block(f'{name}: {each.source}{rate}', corpus_summary.table(each.manifest))
         total = each.total('train', 'documents')
         lines = {}
         for number in permute(np.arange(min(count, total)), total, (seed,)).tolist():
@@ -117,12 +119,12 @@ def _shown(span):
         yield examples.shown(span.weight), 'divider'
 
 
-def of_frequencies(corpus):
-    """The commonest and rarest tokens of the training text, and how many never come."""
+def of_frequencies(name, corpus):
+    """The commonest and rarest tokens of a corpus's training text, and how many never come."""
     tokens = corpus.tokenizer
     size = tokens.vocabulary.size
-    counts_V = np.asarray(corpus.counts_V[:size], np.float64)
-    total = max(1.0, counts_V.sum())
+    counts_V = corpus.counts_V[:size]
+    total = max(1, int(counts_V.sum()))
     order = np.argsort(-counts_V, kind='stable')
     seen = int(np.count_nonzero(counts_V))
     is_text_V = tokens.vocabulary.bytes_V[:size] > 0
@@ -136,9 +138,9 @@ def of_frequencies(corpus):
         i = int(order[rank])
         text = tokens.decode([i]).replace('\n', '\\n')
         lines.append(
-            f'{rank + 1:>8,} {i:>8} {counts_V[i]:>14,.0f} {counts_V[i] / total:>8.3%}  {text!r}'
+            f'{rank + 1:>8,} {i:>8} {counts_V[i]:>14,} {counts_V[i] / total:>8.3%}  {text!r}'
         )
-    return Block('tokens of the training text', '\n'.join(lines))
+    return Block(f'tokens of the training text of {name}', '\n'.join(lines))
 
 
 if __name__ == '__main__':

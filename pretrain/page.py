@@ -33,7 +33,7 @@ STYLE = """
 body { font: 15px/1.6 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
 pre { font: 13px/1.4 ui-monospace, monospace; overflow-x: auto; }
 dt { color: var(--faint); margin-top: .6rem; } dd { margin: 0; white-space: pre-wrap;
-  overflow-wrap: anywhere; } span { border-radius: 3px; }
+  overflow-wrap: anywhere; unicode-bidi: isolate; } span { border-radius: 3px; }
 """
 
 
@@ -56,12 +56,16 @@ def terminal(blocks, colour):
 
 
 def _coded(text, kind, colour):
-    text = ''.join(c if c.isprintable() or c == '\n' else '\ufffd' for c in text)
-    text = text.replace('\n', '\\n ')
+    text = _visible(text).replace('\n', '\\n ')
     if not colour:
         return {'wanted': f'[{text} -> ', 'becomes': f'{text}]'}.get(kind, text)
     code = KINDS[kind][0]
     return f'\x1b[{code}m{text}\x1b[0m' if code and text else text
+
+
+def _visible(text):
+    """Without what would command a terminal, or turn the text behind it round."""
+    return ''.join(c if c.isprintable() or c == '\n' else '\ufffd' for c in text)
 
 
 def page(title, blocks):
@@ -87,5 +91,5 @@ def page(title, blocks):
 
 def _tagged(text, kind):
     style = KINDS[kind][1]
-    text = html.escape(text)
+    text = html.escape(_visible(text))
     return f'<span style="{style}">{text}</span>' if style else text

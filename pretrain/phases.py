@@ -13,6 +13,9 @@ from pretrain.errors import UserError
 LENGTHS = ('length', 'inputs_length', 'window')  # the keys of objectives that say it
 
 
+MOST_WINDOWS = 2**31 - 1  # of a run: their numbers are int32 on the device
+
+
 class Phase(NamedTuple):
     """Steps `begin` + 1 .. `end` of a run.
 
@@ -45,7 +48,7 @@ def plan(config):
     phases, begin, windows = [], 0, 0
     for entry in config.get('phases', ()):
         whole = isinstance(entry, tuple) and len(entry) == 3
-        if not whole or not all(isinstance(n, int) and n > 0 for n in entry):
+        if not whole or not all(type(n) is int and n > 0 for n in entry):
             raise UserError(
                 f'phases={config.phases!r}: each is (steps, batch size, length), whole numbers '
                 'above 0, for instance ((900, 256, 128),)'
@@ -58,7 +61,19 @@ def plan(config):
             f'phases take {begin} steps and leave none of steps={config.steps} for the last: '
             f'set steps to more than {begin}'
         )
-    return [*phases, Phase(begin, config.steps, config.batch_size, None, windows)]
+    last = Phase(begin, config.steps, config.batch_size, None, windows)
+    if last.position(last.end) > MOST_WINDOWS:
+        raise UserError(
+            f'steps={config.steps} read {last.position(last.end):,} windows; the most that a run '
+            f'can count is {MOST_WINDOWS:,}: fewer steps, or longer windows'
+        )
+    return [*phases, last]
+
+
+def position(plan, step):
+    """Windows that a run of these phases has read after `step` steps."""
+    phase = next((phase for phase in plan if step <= phase.end), plan[-1])
+    return phase.position(step)
 
 
 def objective_of(config, phase):

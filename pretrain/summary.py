@@ -6,6 +6,7 @@ import jax
 import numpy as np
 
 from pretrain import partitioning, run_log
+from pretrain.data.mixture import MixedReader
 
 
 def banner(config, mesh, corpus, stages, abstract, frozen, origin):
@@ -37,22 +38,37 @@ def banner(config, mesh, corpus, stages, abstract, frozen, origin):
         )
     for stage in stages:
         phase, reader = stage.phase, stage.reader
-        epochs = (phase.end - phase.begin) * phase.batch_size / len(reader)
+        epochs = _epochs(reader, (phase.end - phase.begin) * phase.batch_size)
         lines.append(
             f'objective: {config.objective.name}, steps {phase.begin + 1} to {phase.end}: '
             f'{phase.batch_size} of {len(reader):,} windows of {reader.length} tokens a step, '
-            f'{epochs:.1f} epochs'
+            f'{epochs}'
             + (f', {reader.padding:.1%} padding' if reader.padding > 0.0005 else '')
         )
     lines.append(
         f'devices: {jax.device_count()} x {device.device_kind}, mesh {shape}, '
         f'{jax.process_count()} process(es)'
     )
-    if not corpus.total('validation', 'tokens'):
+    bare = [n for n, each in corpus.corpora.items() if not each.total('validation', 'tokens')]
+    if len(bare) == len(corpus.corpora):
         lines.append('warning: no document is held out: there will be no validation loss')
+    elif bare:
+        lines.append(
+            f'warning: no document of {", ".join(bare)} is held out: the validation loss is that '
+            'of the other sources'
+        )
     left_whole = partitioning.unsharded(mesh, abstract)
     lines += [f'left whole on every device: {path}: {why}' for path, why in left_whole.items()]
     return '\n'.join(lines)
+
+
+def _epochs(reader, windows):
+    """How often a phase of so many windows reads each corpus, in words."""
+    if not isinstance(reader, MixedReader):
+        return f'{windows / len(reader):.1f} epochs'
+    shares = reader.places / reader.places.sum()
+    parts = zip(shares, reader.readers.items(), strict=True)
+    return 'epochs: ' + ', '.join(f'{s * windows / len(r):.1f} of {name}' for s, (name, r) in parts)
 
 
 COLUMNS = {  # of the table: field of a row of metrics.jsonl -> heading

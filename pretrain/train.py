@@ -106,10 +106,13 @@ def main(argv):
     lock = run_folder.lock(workdir) if first_process else None  # until this process ends
     saved = Checkpoints(workdir / 'checkpoints', config.to_dict(), config.checkpoint.keep)
     start, origin, spent, recorded = 0, 'from scratch', 0.0, None
+    moved = 0  # windows that it has read beyond what its present phases say
     restored = saved.restore(abstract)
     if restored:
         state, progress = restored
         start, spent = progress['step'], progress['seconds']
+        planned = phases.position(plan, start)  # another batch size may have been accepted
+        moved = progress.get('windows', planned) - planned
         recorded = progress.get('teacher')
         origin = f'resumed from step {start}'
         if not ACCEPT_CHANGES.value:
@@ -144,7 +147,7 @@ def main(argv):
         """Reads the measurements of a step that was sent off, and logs them."""
         measured = {name: float(value) for name, value in measured.items()}
         if not measured.pop('finite'):
-            stop_not_finite(workdir, config, stage, step, measured, first_process)
+            stop_not_finite(workdir, config, stage, step, moved, measured, first_process)
         now = time.time()
         if log_it and first_process:
             row = {'step': step, **measured, 'tokens': tokens_read(stages, step)}
@@ -173,7 +176,7 @@ def main(argv):
                 part = batch_size // config.accumulation
                 rows = partitioning.process_rows(mesh, batch_size)
                 windows = loader.Loader(
-                    stage.reader, config.seed, batch_size, rows, stage.phase.position(step),
+                    stage.reader, config.seed, batch_size, rows, stage.phase.position(step) + moved,
                     config.data.get('workers', 1), config.data.get('prefetch', 2),
                 )  # fmt: skip
                 clock.clear()
@@ -210,10 +213,13 @@ def main(argv):
                             windows=part,
                         )  # fmt: skip
                         if not math.isfinite(trial['loss']):
-                            stop_not_finite(workdir, config, stage, step, trial, first_process)
+                            stop_not_finite(
+                                workdir, config, stage, step, moved, trial, first_process
+                            )
                         seconds = spent + time.time() - began
                         progress = {'step': step, 'seconds': seconds, 'corpus': corpus.digest}
                         progress |= {'tokenizer': corpus.tokenizer.digest, 'teacher': facts}
+                        progress['windows'] = stage.phase.position(step) + moved
                         # Losses of phases of other lengths do not compare: the best is of the last.
                         ranked = scores and stage is stages[-1]
                         saved.save(state, step, progress, scores['loss'] if ranked else None)
@@ -263,6 +269,7 @@ def check_counts(config):
         ('batch_size', 'accumulation', 'checkpoint.every', 'eval.every', 'log.every'), 1
     )
     least |= {'checkpoint.keep': 1, 'eval.windows': 0, 'sample.tokens': 0, 'seed': 0}
+    least |= {f'data.{name}': 0 for name in ('workers', 'prefetch') if name in config.data}
     for name, bound in least.items():
         value = functools.reduce(lambda c, key: c[key], name.split('.'), config)
         if value < bound:
@@ -332,9 +339,9 @@ def tokens_read(stages, step):
     return sum(max(0, min(step, s.phase.end) - s.phase.begin) * s.step_tokens for s in stages)
 
 
-def stop_not_finite(workdir, config, stage, step, measured, first_process):
+def stop_not_finite(workdir, config, stage, step, moved, measured, first_process):
     """Ends the run: says which windows made the loss or the gradient overflow."""
-    positions = np.arange(stage.phase.position(step - 1), stage.phase.position(step))
+    positions = np.arange(stage.phase.position(step - 1), stage.phase.position(step)) + moved
     windows = stage.reader.numbers(positions, config.seed)
     dump = {
         'step': step,

@@ -50,7 +50,11 @@ class Corpus:
 
         By the sizes of files: to open those of all of C4's shards takes minutes on many disks.
         """
-        self.manifest['tokenizer'], self.manifest['source'], self.manifest['totals']
+        for name in ('tokenizer', 'source', 'lengths', 'removed', 'skipped'):
+            self.manifest[name]
+        for split in shards.SPLITS:
+            for name in ('documents', 'sentences', 'tokens', 'bytes'):
+                self.manifest['totals'][split][name]
         for number, summary in enumerate(self.manifest['shards']):
             folder = shards.shard_folder(self.folder, number)
             sizes = {entry.name: entry.stat().st_size for entry in os.scandir(folder)}
@@ -85,7 +89,7 @@ class Corpus:
     def counts_V(self):
         """How often each id occurs in the training split, int64."""
         numbers = range(len(self.manifest['shards']))
-        return sum(np.load(shards.shard_folder(self.folder, n) / 'counts.npy') for n in numbers)
+        return sum(shards.load(shards.shard_folder(self.folder, n) / 'counts.npy') for n in numbers)
 
     def document(self, number):
         """The ids of a document of the training split, by its number there."""
@@ -93,9 +97,20 @@ class Corpus:
             if number < count:
                 part = shards.open_part(shards.shard_folder(self.folder, shard), split)
                 end = part.documents[number + 1] if number + 1 < count else len(part.tokens)
-                return np.asarray(part.tokens[part.documents[number] : end], np.int64)
+                ids = np.asarray(part.tokens[part.documents[number] : end], np.int64)
+                self.check_ids(ids)
+                return ids
             number -= count
         raise IndexError(number)
+
+    def check_ids(self, ids):
+        """Raises UserError where an array holds an id that the tokenizer does not have."""
+        size = self.tokenizer.vocabulary.size
+        if ids.size and ids.max() >= size:
+            raise UserError(
+                f'{str(self.folder)!r} is damaged: it holds the id {ids.max()}, the tokenizer has '
+                f'{size}: delete the folder and prepare it again'
+            )
 
     def total(self, split, name):
         """Number of `name` (tokens, documents, sentences, bytes) in a split, or in 'all'."""

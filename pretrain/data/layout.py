@@ -48,7 +48,7 @@ class Laid(NamedTuple):
 
 
 def tables(places, length, cut, separator):
-    """Reads the tables of some parts of a corpus, and makes those that are not there.
+    """Reads the tables of some parts of a corpus, and makes those that are not there, or damaged.
 
     Args:
         places: list of (folder of a shard, split).
@@ -61,7 +61,7 @@ def tables(places, length, cut, separator):
     missing = {
         path: (_make, (folder, split, length, cut, separator))
         for path, (folder, split) in zip(paths, places, strict=True)
-        if not path.exists()
+        if not _sizes(path)
     }
     if missing and not _writable(places[0][0]):
         # On a read-only disk tables live as long as the process.
@@ -82,8 +82,19 @@ def _held(table):
 
 
 def _on_disk(path):
-    windows, tokens = np.load(path, mmap_mode='r')[:2].tolist()
+    windows, tokens = _sizes(path)
     return Laid(windows, tokens, lambda: _read(path))
+
+
+def _sizes(path):
+    """(windows, tokens) of the table in a file; None where there is no whole one."""
+    try:
+        array = np.load(path, mmap_mode='r')
+        windows, tokens = array[:2].tolist()
+        stretches = int(array[windows + 2])
+    except (ValueError, IndexError, EOFError, FileNotFoundError):
+        return None
+    return (windows, tokens) if len(array) == windows + 3 + 2 * stretches else None
 
 
 def _path(folder, split, length, cut, separator):
@@ -149,14 +160,15 @@ def packed(documents, sentences, length, separator):
 
     A document longer than a window gives whole windows and a rest. Rests and short documents are
     put, the longest first, each into the window that it leaves least room in, among the windows of
-    its block of documents. Arguments as of by_document.
+    its block of documents. An eos that would be a rest of its own is left out. Arguments as of
+    by_document.
     """
     del sentences
     shifts = separator * np.arange(len(documents))
     places = (documents + shifts[:, None] + [0, separator]).tolist()
     windows = []
     for first in range(0, len(places), BLOCK):
-        windows += _pack(places[first : first + BLOCK], length)
+        windows += _pack(places[first : first + BLOCK], length, separator)
     spans = [span for window in windows for span in window]
     return _table(spans, np.cumsum([0, *map(len, windows)]))
 
@@ -165,14 +177,14 @@ def _table(spans, firsts):
     return Table(np.array(spans, np.int64).reshape(-1, 2), firsts)
 
 
-def _pack(places, length):
+def _pack(places, length, separator):
     """The windows of one block: lists of (begin, end)."""
     windows, rests = [], []
     for begin, end in places:
         while end - begin >= length:
             windows.append([(begin, begin + length)])
             begin += length
-        if begin < end:
+        if end - begin > separator:
             rests.append((end - begin, begin))
     rests.sort(key=lambda rest: (-rest[0], rest[1]))
     # Bit s is set where a window has room for s tokens: the lowest at or above a size is one shift.

@@ -41,11 +41,17 @@ def rates(weights, sizes, mixing, temperature, cap):
     """
     if mixing not in MIXINGS:
         raise UserError(f'data.mixing={mixing!r} is not one of {", ".join(MIXINGS)}')
-    if temperature <= 0 or cap < 0:
+    if not temperature > 0:  # so is no nan
+        raise UserError(f'data.temperature={temperature} must be above 0')
+    if not cap >= 0:
+        raise UserError(f'data.cap={cap} must be at least 0')
+    if mixing == 'weights' and (temperature != 1 or cap):
         raise UserError(
-            f'data.temperature={temperature} must be above 0, and data.cap={cap} at least 0'
+            f'data.temperature={temperature} and data.cap={cap} change nothing with '
+            'data.mixing=weights: set data.mixing=size, or leave them out'
         )
     amounts = np.asarray(weights, np.float64)
+    amounts = amounts / amounts.max()
     if mixing == 'size':
         capped = np.minimum(sizes, cap or np.inf).astype(np.float64)
         amounts = amounts * (capped / capped.max()) ** (1 / temperature)

@@ -110,27 +110,29 @@ def prepare_all(recipes, cache, work=Work()):  # noqa: B008 (a tuple)
     """Makes the corpora of a mixture, which share a tokenizer, or one corpus.
 
     Args:
-        recipes: {Recipe: weight}. A tokenizer that is not given is trained on all of them, on as
-            much of each as the weights say. cache, work: as of `prepare`.
+        recipes: of the corpora. A tokenizer that is not given is trained on as much of each: what
+            a run reads of each does not decide it, so rates can be changed later.
+        cache, work: as of `prepare`.
 
     Returns:
         Paths of the corpora.
     """
-    if len(recipes) == 1 or next(iter(recipes)).tokenizer:
+    recipes = list(recipes)
+    if len(recipes) == 1 or recipes[0].tokenizer:
         return [prepare(recipe, cache, work) for recipe in recipes]
     jobs = []
     for recipe in recipes:
         _check(recipe)
         source = open_source(recipe.source, recipe.text_field, recipe.data_dir, work.skip)
         jobs.append(Job(recipe, source, Filters(recipe.filters), Path(cache), work))
-    facts = [_digest(j.recipe, j.source, j.filters, None) for j in jobs] + [*recipes.values()]
+    facts = [_digest(j.recipe, j.source, j.filters, None) for j in jobs]
     digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
     folder = Path(cache) / f'tokenizer-{digest}'
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _lock(folder, 'tokenizer'):
             if not tokenizer.find(folder):
-                trained = _train_tokenizer(jobs, list(recipes.values()))
+                trained = _train_tokenizer(jobs)
                 with shards.write_whole(folder / trained.file) as file:
                     file.write(trained.model)
     except OSError as error:
@@ -185,7 +187,7 @@ def _make(job, given):
     folder, (share, of) = job.folder, job.work.share
     with _lock(folder, 'tokenizer'):
         if not tokenizer.find(folder):
-            trained = given or _train_tokenizer([job], [1.0])
+            trained = given or _train_tokenizer([job])
             with shards.write_whole(folder / trained.file) as file:
                 file.write(trained.model)
     units = job.source.units(job.recipe.shard_megabytes)
@@ -275,12 +277,11 @@ def _merge(job, count):
         file.write(json.dumps(manifest, indent=1).encode())
 
 
-def _train_tokenizer(jobs, weights):
-    """Trains a tokenizer on the training splits of sources, of each as much as its weight says."""
+def _train_tokenizer(jobs):
+    """Trains a tokenizer on the training splits of sources, on as much of each."""
     recipe, texts = jobs[0].recipe, []
-    for job, weight in zip(jobs, weights, strict=True):
-        share = weight / sum(weights)
-        found = _sample(job, int(recipe.tokenizer_megabytes * MEGABYTE * share))
+    for job in jobs:
+        found = _sample(job, int(recipe.tokenizer_megabytes * MEGABYTE / len(jobs)))
         if not found:
             _refuse_empty(job)
         texts += found

@@ -18,6 +18,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pretrain.errors import UserError
+
 SPLITS = ('train', 'validation')
 BUFFER = 1 << 20  # numbers held before they are written
 LOCK = '.lock'  # held while a shard is written
@@ -177,8 +179,23 @@ def read_summary(folder):
 
 
 def open_part(folder, split):
-    """Memory-maps one split of the shard in a folder."""
-    return Part(*[np.load(Path(folder) / f'{split}.{n}.npy', mmap_mode='r') for n in Part._fields])
+    """Memory-maps one split of the shard in a folder; UserError as of `load`."""
+    return Part(*[load(Path(folder) / f'{split}.{name}.npy') for name in Part._fields])
+
+
+def load(path):
+    """Memory-maps an array of a shard.
+
+    Raises:
+        UserError: the file is not there, or holds no array.
+    """
+    try:
+        return np.load(path, mmap_mode='r')
+    except (ValueError, EOFError, FileNotFoundError) as error:
+        raise UserError(
+            f'{str(path)!r} is damaged ({error}): delete the folder of the corpus, '
+            f'{str(Path(path).parent.parent)!r}, and prepare it again'
+        ) from None
 
 
 def remove_left(folder):

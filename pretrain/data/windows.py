@@ -59,7 +59,6 @@ class WindowReader:
         self.corpus, self.length, self.cut, self.separator = corpus, length, cut, separator
         self._eos = corpus.tokenizer.vocabulary.eos
         self._pad = corpus.tokenizer.vocabulary.pad
-        self._size = corpus.tokenizer.vocabulary.size
         if separator and self._eos < 0:
             raise UserError('data.separator=true needs a tokenizer with an eos piece')
         self._parts = corpus.parts(split)
@@ -131,11 +130,7 @@ class WindowReader:
                     if place:
                         sentences[row, to] += sentences[row, place - 1] + 1
                     place = to.stop
-        if tokens.size and tokens.max() >= self._size:
-            raise UserError(
-                f'{str(self.corpus.folder)!r} is damaged: it holds the id {tokens.max()}, the '
-                f'tokenizer has {self._size}: delete the folder and prepare it again'
-            )
+        self.corpus.check_ids(tokens)
         return tokens, sentences, documents
 
     def _spans(self, number):
@@ -171,10 +166,16 @@ class WindowReader:
             stop = int(begins[number + 1]) if number + 1 < len(begins) else total
             high = min(stop, low + size - at)
             text = at + high - low
+            after = min(size, text + separator) if high == stop else text
+            if not (0 <= low <= high <= total and at < after):
+                raise UserError(
+                    f'{str(self.corpus.folder)!r} is damaged: stretch {begin} - {end} of shard '
+                    f'{self._parts[part][0]} holds no such text: delete the folder and prepare it '
+                    'again'
+                )
             tokens[at:text] = arrays.tokens[low:high]
             marks = arrays.sentences[slice(*arrays.sentences.searchsorted((low, high)))]
             sentences[marks + (at - low)] = 1
-            after = min(size, text + separator) if high == stop else text
             tokens[text:after] = self._eos  # which belongs to the last sentence of its document
             documents[at:after] = base + number
             at, number = after, number + 1

@@ -7,14 +7,14 @@ from pretrain.page import Block, page, terminal
 BLOCKS = [
     Block('A heading & more', 'col  1\n <x>  2'),
     Block(lines={'reads': [('one <b>\n', 'plain'), ('[MASK]', 'wanted'), ('two', 'becomes')]}),
-    Block(lines={'predicts': [('two', 'target'), ('_', 'nothing'), ('\x1b[31m', 'plain')]}),
+    Block(lines={'predicts': [('two', 'target'), ('_', 'nothing'), ('\x1b[31m\0\u202e"', 'even')]}),
 ]
 
 
 def test_a_terminal_with_and_without_colour():
     assert terminal(BLOCKS, colour=False).splitlines() == [
         '', 'A heading & more', 'col  1', ' <x>  2',
-        '  reads      one <b>\\n [[MASK] -> two]', '  predicts   two_\ufffd[31m',
+        '  reads      one <b>\\n [[MASK] -> two]', '  predicts   two_\ufffd[31m\ufffd\ufffd"',
     ]  # fmt: skip
     coloured = terminal(BLOCKS, colour=True)
     assert '\x1b[9;31m[MASK]\x1b[0m\x1b[1;32mtwo\x1b[0m' in coloured
@@ -42,8 +42,11 @@ class Reader(html.parser.HTMLParser):
 
 def test_a_page_is_whole_and_text_is_text():
     reader = Reader()
-    reader.feed(page('A <title>', BLOCKS))
+    source = page('A <title>', BLOCKS)
+    assert not set(source) & set('\x1b\0\u202e')
+    reader.feed(source)
     assert reader.open == []
     text = ''.join(reader.text)
-    for part in ('A <title>', 'A heading & more', ' <x>  2', 'one <b>\n', '[MASK]', 'two_'):
+    last = 'two_\ufffd[31m\ufffd\ufffd"'
+    for part in ('A <title>', 'A heading & more', ' <x>  2', 'one <b>\n', '[MASK]', last):
         assert part in text

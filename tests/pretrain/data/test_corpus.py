@@ -45,5 +45,36 @@ def test_a_damaged_corpus_is_refused(corpus, tmp_path):
     tokens = ids / 'shard-00000' / 'train.tokens.npy'
     tokens.write_bytes(tokens.read_bytes()[:-50] + b'\xff' * 50)
     reader = WindowReader(Corpus(ids), 'train', 16)
-    with pytest.raises(UserError, match='it holds the id 65535'):
-        reader.read(range(len(reader)))
+    last = Corpus(ids).parts('train')[0][3] - 1
+    for read in (lambda: reader.read(range(len(reader))), lambda: Corpus(ids).document(last)):
+        with pytest.raises(UserError, match='it holds the id 65535'):
+            read()
+
+
+def test_a_damaged_array_is_refused_when_it_is_read(corpus, tmp_path):
+    def copy(name, change):
+        folder = shutil.copytree(corpus.folder, tmp_path / name)
+        path = folder / 'shard-00000' / f'{name}.npy'
+        path.write_bytes(change(path.read_bytes()))
+        return Corpus(folder)
+
+    header = copy('train.documents', lambda content: b'x' * 128 + content[128:])
+    content = copy('train.sentences', lambda content: content)
+    numbers = copy('train.tokens', lambda content: content[:128][::-1] + content[128:])
+    counts = copy('counts', lambda content: content[:40])
+    for reads in (
+        lambda: header.document(0),
+        lambda: WindowReader(numbers, 'train', 16).read([0]),
+        lambda: counts.counts_V,
+    ):
+        with pytest.raises(UserError, match=r'is damaged .*prepare it again'):
+            reads()
+    assert content.document(0).size
+    places = content.folder / 'shard-00000' / 'train.documents.npy'
+    for number in (10**15, -5):  # of the right size, and no places of documents
+        array = np.load(places)
+        array[1:] = number
+        np.save(places, array)
+        reader = WindowReader(Corpus(content.folder), 'train', 16)
+        with pytest.raises(UserError, match=r'is damaged: .*prepare it again'):
+            reader.read(range(len(reader)))

@@ -1,6 +1,7 @@
 """Packing by best fit, against the rule applied by looking at every window."""
 
 import random
+import shutil
 
 import numpy as np
 import pytest
@@ -53,6 +54,26 @@ def test_separators_count():
     assert table.spans.tolist() == [[9, 18], [4, 9], [0, 4], [18, 23]]
     assert np.diff(table.firsts).tolist() == [1, 1, 2]
     assert table.tokens == 20 + 3
+
+
+def test_an_eos_that_does_not_fit_breaks_no_document():
+    documents = np.array([[0, 9], [9, 12]])
+    table = layout.packed(documents, None, 9, 1)
+    assert table.spans.tolist() == [[0, 9], [10, 14]]
+    assert np.diff(table.firsts).tolist() == [1, 1]
+
+
+def test_a_damaged_table_is_made_anew(corpus, tmp_path):
+    folder = shutil.copytree(corpus.folder / 'shard-00000', tmp_path / 'shard')
+    made = layout.lay_out(folder, 'train', 16, 'pack', True)
+    layout.tables([(folder, 'train')], 16, 'pack', True)
+    (path,) = folder.glob('train.windows-pack-16-1.npy')
+    whole = path.read_bytes()
+    for content in (whole[:100], whole[:-8], b'', b'x' * len(whole), whole[:128] + bytes(800)):
+        path.write_bytes(content)
+        table = layout.tables([(folder, 'train')], 16, 'pack', True)[0].open()
+        np.testing.assert_array_equal(table.spans, made.spans)
+        assert path.read_bytes() == whole
 
 
 def test_a_split_without_documents_has_no_windows():

@@ -109,6 +109,8 @@ def test_packed_windows_hold_every_document_once_and_whole(corpus, stream, lengt
         text = stream[stream[:, 2] == number, 0].tolist()
         found = [body for owner, body in stretches if owner == number]
         expected = [text[at : at + length] for at in range(0, len(text), length)]
+        if separator and len(expected[-1]) == 1:  # an eos alone is left out
+            expected.pop()
         assert sorted(found) == sorted(expected)
     assert reader.padding == pytest.approx(1 - real.mean())
     # No two windows of a shard could be one.
