@@ -7,11 +7,13 @@ import json
 import os
 import signal
 import sys
+import traceback
 from pathlib import Path
 
 import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
+from ml_collections.config_dict import config_dict
 
 from pretrain.errors import UserError
 
@@ -77,6 +79,15 @@ def _main(main, argv):
         return main(argv)
     except UserError as error:
         _exit(error)
+    except AttributeError as error:
+        at = traceback.extract_tb(error.__traceback__)[-1]
+        if at.filename != config_dict.__file__:
+            raise
+        key = _one_line(error).strip('"')
+        fail(
+            f'the config has no key {key}, which this command needs: is it one for '
+            'another command? those of training start from recipe() in configs/recipe.py'
+        )
     except jax.errors.JaxRuntimeError as error:
         if 'RESOURCE_EXHAUSTED' not in str(error):
             raise
@@ -111,6 +122,10 @@ def _parse(argv, run_flag, default):
         fail(_one_line(error))
     except CONFIG_ERRORS as error:
         fail(_unknown_key(argv) or f'--config: {_one_line(error)}')
+    except Exception as error:  # a mistake in the config file
+        at = traceback.extract_tb(error.__traceback__)[-1]
+        said = f'{type(error).__name__}: {_one_line(error)}'
+        fail(f'--config: {said} ({at.filename}, line {at.lineno})')
     if not flags.FLAGS['verbosity'].present:
         logging.set_verbosity(logging.WARNING)  # libraries chat at absl's default level
     if len(rest) > 1 and rest[1].startswith('-'):

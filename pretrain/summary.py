@@ -42,8 +42,7 @@ def banner(config, mesh, corpus, stages, abstract, frozen, origin):
         lines.append(
             f'objective: {config.objective.name}, steps {phase.begin + 1} to {phase.end}: '
             f'{phase.batch_size} of {len(reader):,} windows of {reader.length} tokens a step, '
-            f'{epochs}'
-            + (f', {reader.padding:.1%} padding' if reader.padding > 0.0005 else '')
+            f'{epochs}' + (f', {reader.padding:.1%} padding' if reader.padding > 0.0005 else '')
         )
     lines.append(
         f'devices: {jax.device_count()} x {device.device_kind}, mesh {shape}, '

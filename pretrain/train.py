@@ -335,7 +335,7 @@ def compiled(learner, shardings):
 
 
 def tokens_read(stages, step):
-    """Tokens of raw text in the windows of the first `step` steps."""
+    """Tokens of raw text in the windows of the first `step` steps; padding counts as text."""
     return sum(max(0, min(step, s.phase.end) - s.phase.begin) * s.step_tokens for s in stages)
 
 

@@ -48,6 +48,7 @@ def folder(tmp_path_factory):
     (folder / 'sizes.py').write_text(CONFIG)
     (folder / 'broken.py').write_text('def get_config(\n')
     (folder / 'empty.py').write_text('')
+    (folder / 'divides.py').write_text('x = 1\nx / 0\n')
     (folder / 'imports.py').write_text('import no_such_module\n')
     (folder / 'half.json').write_text('{"steps": 7')
     (folder / 'list.json').write_text('[7]')
@@ -147,6 +148,8 @@ def test_the_config_of_a_saved_run(given):
         ('--config=sizes.py:smal', "unknown variant 'smal'; there are small and large"),
         ('--config=broken.py', 'broken.py, line 1'),
         ('--config=empty.py', 'get_config'),
+        ('--config=divides.py', 'ZeroDivisionError: division by zero (divides.py, line 2)'),
+        ('--config=sizes.py --fail=CONFIG.value.eval', "the config has no key 'eval', which"),
         ('--config=imports.py', 'no_such_module'),
         ('--config=run/nowhere.json', "cannot read 'run/nowhere.json': No such file"),
         ('--config=half.json', "'half.json' is no config"),

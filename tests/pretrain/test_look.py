@@ -2,13 +2,16 @@
 
 import re
 
+import numpy as np
 import pytest
 
 
 @pytest.fixture(scope='module')
 def done(call, small, tmp_path_factory):
-    path = tmp_path_factory.mktemp('page') / 'look.html'
+    folder = tmp_path_factory.mktemp('page')
+    path = folder / 'look.html'
     bert = ['--config=configs/bert.py:smoke', *small[1:], f'--html={path}']
+    bert.append(f'--config.data.cache={folder}')
     done = call('look', *bert, '--documents=2', '--windows=2', '--config.data.vocabulary_size=450')
     assert done.returncode == 0, done.stderr
     return done.stdout, path
@@ -22,8 +25,13 @@ def test_shows_documents_windows_and_frequencies(done):
     assert len(re.findall(r'^  label  ', shown, re.M)) == 2
     assert re.search(r'\[<MASK> -> [^\]]', shown)
     assert '\x1b' not in shown  # no terminal
-    first = re.search(r'^ +1 +\d+ +([\d,]+) +([\d.]+)%', shown, re.M)
-    assert int(first[1].replace(',', '')) > 100
+    tokens = [np.load(file) for file in path.parent.glob('*/shard-*/train.tokens.npy')]
+    counts = np.bincount(np.concatenate(tokens))
+    table = re.findall(r'^ +(\d+) +(\d+) +([\d,]+) +([\d.]+)%', shown, re.M)
+    assert len(table) == 40
+    for rank, i, times, share in table:
+        assert int(times.replace(',', '')) == counts[int(i)] == sorted(counts)[-int(rank)]
+        assert float(share) == pytest.approx(100 * counts[int(i)] / counts.sum(), abs=6e-4)
     assert f'page: {path}' in shown
     text = path.read_text()
     assert text.startswith('<!doctype html>')

@@ -2,10 +2,14 @@
 
 import json
 import random
+import re
 
 import pytest
 
+from objectives.contract import PADDING
 from pretrain import run_log
+from pretrain.data.corpus import Corpus
+from pretrain.data.windows import WindowReader
 
 
 @pytest.fixture(scope='module')
@@ -49,13 +53,55 @@ def test_a_mixture_has_a_loss_for_each_source_and_goes_on_as_it_is(call, small, 
     assert scores['source'] == ' and '.join(sources)
 
 
+def test_a_source_without_held_out_text_is_said(call, small, sources, tmp_path):
+    alone = tmp_path / 'alone'
+    alone.mkdir()
+    (alone / '0.txt').write_text('One document and no other. ' * 52)  # not held out, by its hash
+    done = call(
+        'train', *small, f'--workdir={tmp_path}/run', '--config.data.vocabulary_size=320',
+        f'--config.data.mixture=(({sources[0]!r}, 1.0), ("text:{alone}", 3.0))',
+        '--config.objective.length=16', '--config.steps=2',
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert 'warning: no document of text-alone is held out: the validation loss is that' in (
+        done.stdout
+    )
+    last = run_log.read_rows(tmp_path / 'run')[-1]
+    assert last['validation_loss_text-a'] == last['validation_loss']
+    # 4 of its windows are read for each of the other's, by their lengths.
+    assert re.search(r'epochs: [\d.]+ of text-a, [\d.]+ of text-alone', done.stdout)
+
+
+def test_another_batch_size_goes_on_with_the_next_window(call, small, tmp_path):
+    """At a learning rate of 0 the loss of a step tells which windows it read."""
+    flags = [*small, '--config.optimizer.learning_rate=0.0', '--config.log.every=1']
+
+    def train(name, batch, steps):
+        done = call(
+            'train', *flags, f'--workdir={tmp_path}/{name}', f'--config.batch_size={batch}',
+            f'--config.steps={steps}', '--accept_changes',
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return {row['step']: row['loss'] for row in run_log.read_rows(tmp_path / name)}
+
+    train('run', 8, 4)
+    train('run', 16, 6)  # windows 32 to 63, which a run of 16 reads in steps 3 and 4
+    found = train('run', 8, 8)  # windows 64 to 79
+    expected = train('other', 16, 5)
+    assert [found[5], found[6]] == pytest.approx([expected[3], expected[4]], rel=1e-6)
+    assert (found[7] + found[8]) / 2 == pytest.approx(expected[5], rel=1e-6)
+
+
 def test_packed_windows_train(call, small, tmp_path):
     done = call(
         'train', *small, f'--workdir={tmp_path}/run', '--config.data.cut=pack',
         '--config.objective.separate_documents=True', '--config.data.workers=0',
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert '% padding' in done.stdout
+    shown = re.search(r'of ([\d,]+) windows of 33 tokens a step, .* ([\d.]+)% padding', done.stdout)
+    corpus = Corpus(re.search(r'^corpus: (.*?),', done.stdout, re.M)[1])
+    documents = WindowReader(corpus, 'train', 33, 'pack').read(range(int(shown[1])))[2]
+    assert 100 * (documents == PADDING).mean() == pytest.approx(float(shown[2]), abs=0.051)
     rows = run_log.read_rows(tmp_path / 'run')
     assert rows[-1]['loss'] < rows[0]['loss']
 
