@@ -13,7 +13,7 @@ def corpus_recipes(data):
     Raises:
         UserError: the mixture is none.
     """
-    mixture = data.get('mixture', ())
+    mixture = data.get('mixture', ())  # runs of before mixtures have none of these keys
     rates([1.0], [1], *_mixing(data))  # says what is wrong with them
     if not mixture:
         return {_recipe(data, data.source): 1.0}
@@ -32,13 +32,14 @@ def corpus_recipes(data):
         if recipe in recipes:
             raise UserError(f'data.mixture names {source!r} twice: add the weights up')
         recipes[recipe] = weight
-    if data.mixing == 'weights':  # with sizes the rates are known when all is prepared
-        places_of(rates(list(recipes.values()), None, *_mixing(data)))
+    mixing, *numbers = _mixing(data)
+    if mixing == 'weights':  # with sizes the rates are known when all is prepared
+        places_of(rates(list(recipes.values()), None, mixing, *numbers))
     return recipes
 
 
 def _mixing(data):
-    return data.mixing, data.temperature, data.cap
+    return data.get('mixing', 'weights'), data.get('temperature', 1.0), data.get('cap', 0)
 
 
 def _recipe(data, source):
