@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pretrain.data import shards, workers
+from pretrain.errors import UserError
 
 # Documents that are packed with each other; the rest of a block may fill its windows less well.
 BLOCK = 10_000
@@ -127,6 +128,11 @@ def lay_out(folder, split, length, cut, separator):
     part = shards.open_part(Path(folder), split)
     ends = np.append(part.documents, len(part.tokens))[1:]
     documents = np.stack([part.documents, ends], axis=1)
+    if len(documents) and (documents[0, 0] or np.any(documents[:, 0] >= documents[:, 1])):
+        raise UserError(
+            f'{str(folder)!r} is damaged: its documents of the split {split!r} do not follow on '
+            'each other: delete the folder of the corpus and prepare it again'
+        )
     return LAYOUTS[cut](documents, np.asarray(part.sentences), length, int(separator))
 
 

@@ -154,6 +154,8 @@ class WindowReader:
 
         Document by document: most windows hold few, and copying beats any search by tokens.
         """
+        if begin >= end:
+            raise self._damaged(part, begin, end)
         arrays, separator = self._open(part), int(self.separator)
         begins, total = arrays.documents, len(arrays.tokens)
         # In the stream, document d begins behind the separators of the d documents before it.
@@ -168,11 +170,7 @@ class WindowReader:
             text = at + high - low
             after = min(size, text + separator) if high == stop else text
             if not (0 <= low <= high <= total and at < after):
-                raise UserError(
-                    f'{str(self.corpus.folder)!r} is damaged: stretch {begin} - {end} of shard '
-                    f'{self._parts[part][0]} holds no such text: delete the folder and prepare it '
-                    'again'
-                )
+                raise self._damaged(part, begin, end)
             tokens[at:text] = arrays.tokens[low:high]
             marks = arrays.sentences[slice(*arrays.sentences.searchsorted((low, high)))]
             sentences[marks + (at - low)] = 1
@@ -181,6 +179,12 @@ class WindowReader:
             at, number = after, number + 1
         sentences[0] = 0
         np.cumsum(sentences, out=sentences)
+
+    def _damaged(self, part, begin, end):
+        return UserError(
+            f'{str(self.corpus.folder)!r} is damaged: shard {self._parts[part][0]} holds no text '
+            f'from {begin} to {end}: delete the folder and prepare it again'
+        )
 
     def _open_part(self, index):
         number, split, _, _ = self._parts[index]

@@ -78,3 +78,17 @@ def test_a_damaged_array_is_refused_when_it_is_read(corpus, tmp_path):
         reader = WindowReader(Corpus(content.folder), 'train', 16)
         with pytest.raises(UserError, match=r'is damaged: .*prepare it again'):
             reader.read(range(len(reader)))
+
+
+def test_a_table_that_points_nowhere_is_refused(corpus, tmp_path):
+    copy = Corpus(shutil.copytree(corpus.folder, tmp_path / 'copy'))
+    WindowReader(copy, 'train', 16, 'pack')
+    (path,) = (copy.folder / 'shard-00000').glob('train.windows-pack-16-*.npy')
+    table = np.load(path)
+    spans = table[0] + 3
+    for change in (lambda span: span * 0, lambda span: span + 10**7):
+        changed = np.concatenate([table[:spans], change(table[spans:])])
+        path.unlink()
+        np.save(path, changed)
+        with pytest.raises(UserError, match='is damaged: shard 0 holds no text from'):
+            WindowReader(copy, 'train', 16, 'pack').read([0])

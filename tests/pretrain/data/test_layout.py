@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from pretrain.data import layout
+from pretrain.errors import UserError
 
 
 def slow_best_fit(sizes, length):
@@ -74,6 +75,18 @@ def test_a_damaged_table_is_made_anew(corpus, tmp_path):
         table = layout.tables([(folder, 'train')], 16, 'pack', True)[0].open()
         np.testing.assert_array_equal(table.spans, made.spans)
         assert path.read_bytes() == whole
+
+
+def test_a_damaged_shard_is_not_laid_out(corpus, tmp_path):
+    folder = shutil.copytree(corpus.folder / 'shard-00000', tmp_path / 'shard')
+    path = folder / 'train.documents.npy'
+    places = np.load(path)
+    for place, number in ((1, 2**60), (1, -5), (0, 3)):  # endless, backwards, not from the start
+        changed = places.copy()
+        changed[place] = number
+        np.save(path, changed)
+        with pytest.raises(UserError, match=r'is damaged: its documents .* prepare it again'):
+            layout.lay_out(folder, 'train', 16, 'pack', True)
 
 
 def test_a_split_without_documents_has_no_windows():
