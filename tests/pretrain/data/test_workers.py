@@ -145,9 +145,9 @@ def test_a_preparation_goes_on_whose_parent_alone_was_killed(
     recipe, corpus, documents, tmp_path, environment
 ):
     (tmp_path / 'text').mkdir()
-    for number in range(60):
-        text = '\n\n'.join(documents[number:] + documents[:number]) * 3 + str(number)
-        (tmp_path / 'text' / f'{number:02d}.txt').write_text(text)
+    for number in range(100):  # twice as many as are waited for: none ends before its kill
+        text = '\n\n'.join(documents[number:] + documents[:number]) * 2 + str(number)
+        (tmp_path / 'text' / f'{number:03d}.txt').write_text(text)
     tokens = str(corpus.folder / 'tokenizer.model')
     large = recipe._replace(
         source=f'text:{tmp_path / "text"}', tokenizer=tokens, shard_megabytes=0.01
@@ -162,9 +162,9 @@ def test_a_preparation_goes_on_whose_parent_alone_was_killed(
     twin = prepare(large, tmp_path / 'twin', Work(1))
     moments = random.Random(0)
     shards = lambda: len(list((tmp_path / 'victim').glob('*/shard-*/summary.json')))  # noqa: E731
-    for kill in range(3):
+    for _ in range(3):
+        enough = shards() + moments.randrange(1, 15)
         parent = start('victim')
-        enough = moments.randrange(15 * kill + 1, 15 * kill + 15)
         while shards() < enough:
             assert parent.poll() is None
             time.sleep(moments.uniform(0, 0.02))
