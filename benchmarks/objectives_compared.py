@@ -3,7 +3,17 @@
     python -m benchmarks.objectives_compared runs/gpt-glue runs/bert-glue --out=docs/objectives
 
 Each folder is a workdir of `pretrain.evaluate` with seeds from scratch; all must have been made
-with the same settings and data. Prints a Markdown table and writes OUT.md, OUT.json and OUT.png.
+with the same settings and data. For runs of equal steps and windows, for instance
+
+    python -m pretrain.train --config=configs/bert.py:tiny --workdir=runs/bert \\
+        --config.data.source=jsonl:TEXT --config.steps=8000 --config.batch_size=16 \\
+        --config.optimizer.schedule.warmup=800 --config.eval.every=2000
+    python -m pretrain.evaluate --benchmark=glue --checkpoint=runs/bert --data_dir=GLUE \\
+        --workdir=runs/bert-glue --tasks=sst2,mrpc,stsb --seeds=5 --scratch_seeds=5 \\
+        --config.transfer.train_rows=8000
+
+and so with gpt.py, t5.py and, with --config.objective.teacher=runs/bert, distilbert.py. Prints a
+Markdown table and writes OUT.md, OUT.json and OUT.png.
 
 A task's score is the mean of its metrics. The gain is the difference of the means over the seeds,
 with its standard error; 'beats it' says whether the gain is above twice that.
