@@ -177,7 +177,7 @@ def tiny_run(config, steps, every, learning_rate=4e-3, b2=0.95, weight_decay=0.1
 
 def paper_scale(config):
     """What the papers' sizes have in common: much text, bfloat16, activations made again."""
-    # A tokenizer takes 22 MB of memory and 4 s for each megabyte that it is trained on.
+    # A tokenizer takes 22 MB of memory and 2 s for each megabyte that it is trained on.
     config.data.update(tokenizer_megabytes=25.0, validation_fraction=0.005, shard_megabytes=64.0)
     config.model.update(dtype='bfloat16', remat='dots')
 

@@ -110,6 +110,22 @@ def call_many(environment, request, tmp_path):
     return call_many
 
 
+@pytest.fixture
+def refused(call_many):
+    """refused('train', [(flags, what is said), ...]): one line, exit code 2, no traceback."""
+
+    def refused(command, cases, run_flag=None):
+        results = call_many(command, [flags for flags, _ in cases], run_flag)
+        for (flags, says), (code, _, err) in zip(cases, results, strict=True):
+            said = [line for line in err.splitlines() if line.startswith('error: ')]
+            assert code == 2, (flags, err)
+            assert len(said) == 1, (flags, err)
+            assert says in said[0], (flags, said)
+            assert 'Traceback' not in err, (flags, err)
+
+    return refused
+
+
 @pytest.fixture(scope='session')
 def trained(call, small, tmp_path_factory):
     """The folder of a short finished run, and what it printed."""

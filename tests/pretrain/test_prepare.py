@@ -47,7 +47,7 @@ def test_shares_and_bad_input(call_many, small, tmp_path):
     assert f'skipped: 1 lines that are not UTF-8 (the first: {texts}/5.txt, line 2' in second[1]
 
 
-def test_what_is_wrong_is_said_in_one_line(call_many, small):
+def test_what_is_wrong_is_said_in_one_line(refused, small):
     cases = [
         ([*small, '--config.data.source=text:/none'], '/none'),
         ([*small, '--processes=-1'], '--processes=-1'),
@@ -57,11 +57,7 @@ def test_what_is_wrong_is_said_in_one_line(call_many, small):
         ([*small, "--config.data.filters=('c4_line',)"], "there is no 'c4_line'"),
         ([], '--config is missing'),
     ]
-    for (_, says), (code, _, err) in zip(cases, call_many('prepare', [c[0] for c in cases])):
-        said = [line for line in err.splitlines() if line.startswith('error: ')]
-        assert code == 2, err
-        assert len(said) == 1, err
-        assert says in said[0], said
+    refused('prepare', cases)
 
 
 def test_a_mixture_and_packed_windows(call, small, tmp_path):

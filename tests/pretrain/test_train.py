@@ -186,7 +186,7 @@ def test_init_from_starts_with_the_parameters_of_another_run(call, small, traine
     assert abs(logged[0]['loss'] - ended['validation_loss']) < 0.15
 
 
-def test_what_is_wrong_is_said_in_one_line(call_many, small, trained, tmp_path, text_folder):
+def test_what_is_wrong_is_said_in_one_line(refused, small, trained, tmp_path, text_folder):
     workdir, _ = trained
     fresh = f'--workdir={tmp_path / "new"}'
     empty, binary = tmp_path / 'empty', tmp_path / 'binary.txt'
@@ -231,13 +231,7 @@ def test_what_is_wrong_is_said_in_one_line(call_many, small, trained, tmp_path, 
         ([fresh, '--flag=3'], 'flag'),
         ([], 'workdir'),
     ]  # fmt: skip
-    results = call_many('train', [[*small, *flags] for flags, _ in cases])
-    for (flags, says), (code, _, err) in zip(cases, results):
-        said = [line for line in err.splitlines() if line.startswith('error: ')]
-        assert code == 2, (flags, err)
-        assert len(said) == 1, (flags, err)
-        assert says in said[0], (flags, said)
-        assert 'Traceback' not in err, (flags, err)
+    refused('train', [([*small, *flags], says) for flags, says in cases])
     assert not (tmp_path / 'new').exists()
 
 

@@ -89,10 +89,7 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path, environment):
     assert len(children) >= 2
     parent.kill()
     parent.wait()
-    killed = time.time()
-    while any(_alive(pid) for pid in children):
-        assert time.time() - killed < 2
-        time.sleep(0.02)
+    _all_end(children)
 
 
 WITHOUT_KERNEL = """
@@ -114,10 +111,7 @@ def test_a_worker_notices_by_itself_too(environment):
     assert _alive(child)
     parent.kill()
     parent.wait()
-    killed = time.time()
-    while _alive(child):
-        assert time.time() - killed < 2
-        time.sleep(0.02)
+    _all_end([child])
     parent.stdout.close()
 
 
@@ -172,10 +166,7 @@ def test_a_preparation_goes_on_whose_parent_alone_was_killed(
         assert len(there) == 2
         parent.kill()
         parent.wait()
-        killed = time.time()
-        while any(_alive(pid) for pid in there):
-            assert time.time() - killed < 2
-            time.sleep(0.01)
+        _all_end(there)
         before = _state(tmp_path / 'victim')
         time.sleep(0.3)
         assert _state(tmp_path / 'victim') == before
@@ -207,6 +198,14 @@ def _children(pid):
         if int(fields[1]) == pid and 'resource_tracker' not in command:
             found.append(int(path.parent.name))
     return found
+
+
+def _all_end(pids):
+    """Waits for processes whose parent has just been killed: at most the two seconds they have."""
+    killed = time.time()
+    while any(map(_alive, pids)):
+        assert time.time() - killed < 2
+        time.sleep(0.01)
 
 
 def _alive(pid):
