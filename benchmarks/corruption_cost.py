@@ -19,7 +19,7 @@ from absl import app, flags
 
 from configs import bert, t5
 from objectives import contract
-from pretrain import assembly, partitioning, train_step
+from pretrain import assembly, meshes, partitioning, train_step
 
 ROWS = flags.DEFINE_integer('rows', 2, 'Windows a step.')
 TIMES = flags.DEFINE_integer('times', 5, 'Timed steps, each beside ten timed corruptions.')
@@ -55,7 +55,7 @@ def measure(config, rows, times):
     config.model.update(dtype='float32', remat='none')
     config.phases = ()
     learner = assembly.make_learner(config, vocabulary())
-    mesh = partitioning.make_mesh('data=-1')
+    mesh = meshes.make_mesh('data=-1')
     data = partitioning.global_array(
         mesh, windows(learner.objective.window_length(), rows), rows
     )

@@ -46,7 +46,7 @@ import jax
 from benchmarks import transfer_parity
 from benchmarks.step_speed import device_name, span, version
 from configs import glue as glue_config
-from pretrain import commandline, partitioning
+from pretrain import commandline, meshes
 from pretrain.data.shards import write_whole
 from pretrain.errors import UserError
 from pretrain.transfer import experiment, glue, rows, surgery
@@ -141,7 +141,7 @@ def our_side(flags, task, examples, config, run):
     """Our Side: every epoch from the same parameters, over the same batches."""
     transfer_parity.converted(flags.huggingface, run)
     source = surgery.open_source(run, commandline.read_run_config(run))
-    mesh = partitioning.make_mesh('data=1', jax.devices()[:1])
+    mesh = meshes.make_mesh('data=1', jax.devices()[:1])
     data = experiment.Data({'train': examples}, {}, '')
     made = experiment.Experiment(source, task, data, config, mesh, show=False)
     params, _ = made.start(0)

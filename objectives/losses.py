@@ -115,16 +115,19 @@ def draw(logits_fn, hidden_BxKxD, seeds_B, size, chunk=None):
     number_BxK = jnp.broadcast_to(jnp.arange(positions), (batch, positions))
     parts = jax.tree.map(lambda x: _cut(x, chunk), (hidden_BxKxD, number_BxK))
     drawn = jax.lax.map(lambda part: choose(*part), parts)
-    return jnp.moveaxis(drawn, 0, 1).reshape(batch, -1)[:, :positions].astype(jnp.int32)
+    return jnp.moveaxis(drawn, 0, 2).reshape(batch, -1)[:, :positions].astype(jnp.int32)
 
 
 def _cut(x, chunk):
-    """BxK... -> chunks x B x chunk..., the last one filled up with 0."""
-    # Chunks are cut along the positions: the batch axis is the sharded one and stays whole.
+    """BxK... -> chunks x B x chunk..., what is missing at the end filled up with 0.
+
+    A chunk takes positions that lie `chunks` apart, so that each device of those that share a row
+    by its length has a part of every chunk.
+    """
     batch, positions = x.shape[:2]
     chunks = -(-positions // chunk)
     x = jnp.pad(x, [(0, 0), (0, chunks * chunk - positions)] + [(0, 0)] * (x.ndim - 2))
-    return jnp.moveaxis(x.reshape(batch, chunks, chunk, *x.shape[2:]), 1, 0)
+    return jnp.moveaxis(x.reshape(batch, chunk, chunks, *x.shape[2:]), 2, 0)
 
 
 def _in_chunks(sums, arrays, chunk):

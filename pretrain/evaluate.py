@@ -32,6 +32,7 @@ from pretrain import (
     commandline,
     corpora,
     evaluation,
+    meshes,
     partitioning,
     run_folder,
     saved_run,
@@ -155,7 +156,7 @@ def score_tasks():
     if run_folder.has_checkpoints(workdir):
         raise UserError(f'--workdir: {str(workdir)!r} holds a run: give another folder')
     assembly.use_compilation_cache(config.cache)
-    mesh = partitioning.make_mesh(config.mesh)
+    mesh = meshes.make_mesh(config.mesh)
     run = commandline.read_run_config(CHECKPOINT.value)
     source = surgery.open_source(CHECKPOINT.value, run, STEP.value)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from absl import flags
 
-from pretrain import assembly, commandline, partitioning, run_folder
+from pretrain import assembly, commandline, meshes, run_folder
 from pretrain.data.shards import write_whole
 from pretrain.errors import UserError
 from pretrain.transfer import experiment, fine_tuned, settings, sources, surgery
@@ -40,7 +40,7 @@ def main(argv):
     if run_folder.has_checkpoints(workdir):
         raise UserError(f'--workdir: {str(workdir)!r} holds a run: give another folder')
     assembly.use_compilation_cache(config.cache)
-    mesh = partitioning.make_mesh(config.mesh)
+    mesh = meshes.make_mesh(config.mesh)
     run = commandline.read_run_config(CHECKPOINT.value)
     source = surgery.open_source(CHECKPOINT.value, run, STEP.value)
     task, data = sources.open_task(config, DATA_DIR.value)

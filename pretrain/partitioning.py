@@ -1,31 +1,20 @@
-"""Devices: the mesh, which part of the train state and of a batch lies where, and nothing else.
+"""Which part of the train state, of a batch and of an activation lies on which device.
 
-A mesh is named by one short string, and a table says for a parameter's path which dimension goes
-along which axis; XLA finds the communication. The axes:
-
-| axis | batch rows | parameters and optimizer state |
-|---|---|---|
-| data | split | copied |
-| fsdp | split | split, gathered layer by layer when used (fully sharded data parallel) |
-| tensor | copied | split, and the computation with them (Megatron, Shoeybi et al. 2019) |
-| sequence | copied | copied; kept for splitting the length |
+Two short tables say it: RULES for the parameters by their paths, DIMENSIONS for the activations by
+the names of their dimensions. XLA finds the communication. The axes are those of meshes.py.
 """
 
-import difflib
-import itertools
+import functools
 import math
 import re
 
 import jax
 import numpy as np
-from jax.experimental import mesh_utils
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from pretrain.errors import UserError
-
-AXES = ('data', 'fsdp', 'tensor', 'sequence')
-BATCH_AXES = ('data', 'fsdp')
+from pretrain.meshes import BATCH_AXES
 
 # The first pattern found in a parameter's path says how the parameter of one layer is split; below
 # `layers/` the layer axis comes before it, whole. What no pattern finds (norms, biases of out and
@@ -43,141 +32,19 @@ RULES = (
     (r'kernel$', P('fsdp', None)),
 )
 
-
-def parse_mesh(text: str) -> dict[str, int]:
-    """Sizes of the axes that a mesh's name gives.
-
-    Args:
-        text: 'data=-1,fsdp=2,tensor=1', in any order, or the sizes alone in the order of AXES
-            ('-1,2,1'). -1, once at most, is what the devices leave; an axis left out is 1.
-
-    Returns:
-        {axis: size} in the order of AXES, with the -1 where it was.
-
-    Raises:
-        UserError: it is not such a text.
-    """
-    example = "for instance 'data=-1,fsdp=1,tensor=1'"
-    parts = [part.strip() for part in str(text).split(',')]
-    if not any(parts):
-        raise UserError(f'mesh={text!r} is empty: give {example}')
-    named = ['=' in part for part in parts]
-    if not any(named):
-        if len(parts) > len(AXES):
-            raise UserError(
-                f'mesh={text!r} has {len(parts)} sizes for the {len(AXES)} axes {", ".join(AXES)}'
-            )
-        parts = [f'{axis}={size}' for axis, size in zip(AXES, parts)]
-    elif not all(named):
-        raise UserError(f'mesh={text!r} mixes named axes and bare sizes: name all, {example}')
-
-    sizes = dict.fromkeys(AXES, 1)
-    given = set()
-    for part in parts:
-        axis, _, size = (piece.strip() for piece in part.partition('='))
-        if axis not in AXES:
-            nearest = difflib.get_close_matches(axis, AXES, n=1)
-            hint = f'did you mean {nearest[0]!r}? ' if nearest else ''
-            raise UserError(
-                f'mesh={text!r}: unknown axis {axis!r}: {hint}There are {", ".join(AXES)}'
-            )
-        if axis in given:
-            raise UserError(f'mesh={text!r} gives {axis} twice: give it once')
-        given.add(axis)
-        if not re.fullmatch(r'-1|0*[1-9]\d*', size):
-            raise UserError(
-                f'mesh={text!r}: {axis}={size or "(nothing)"} must be a whole number from 1, or -1 '
-                'for what the devices leave'
-            )
-        sizes[axis] = int(size)
-    open_axes = [axis for axis, size in sizes.items() if size == -1]
-    if len(open_axes) > 1:
-        raise UserError(
-            f'mesh={text!r}: {" and ".join(open_axes)} are both -1, only one can be inferred: '
-            f'set {open_axes[-1]}=1'
-        )
-    return sizes
-
-
-def make_mesh(text: str, devices=None) -> Mesh:
-    """The mesh that a text names, over all devices of all processes.
-
-    Args:
-        text: as in `parse_mesh`.
-        devices: which; None means all that JAX has.
-
-    Returns:
-        A mesh with the axes AXES, all of type Auto: XLA places what nobody has placed.
-
-    Raises:
-        UserError: wrong text, or sizes that do not fit the number of devices.
-    """
-    devices = list(jax.devices() if devices is None else devices)
-    sizes = _fill(parse_mesh(text), len(devices), text)
-    return Mesh(_device_grid(tuple(sizes.values()), devices), AXES, (AxisType.Auto,) * len(AXES))
-
-
-def _fill(sizes, count, text):
-    """Replaces the -1 so that the product of the sizes is the number of devices."""
-    open_axis = next((axis for axis, size in sizes.items() if size == -1), None)
-    fixed = math.prod(size for size in sizes.values() if size != -1)
-    if open_axis and count % fixed == 0:
-        return sizes | {open_axis: count // fixed}
-    if fixed == count:
-        return sizes
-
-    if open_axis:
-        problem = f'sizes that make {fixed}, which does not divide the {count} devices'
-    else:
-        problem = f'sizes for {fixed} devices, but there are {count}'
-    raise UserError(f'mesh={text!r} gives {problem}: {_mend(sizes, open_axis, fixed, count)}')
-
-
-def _mend(sizes, open_axis, fixed, count):
-    """The one axis that can be changed least to make the mesh fit, and to what."""
-    mends = []
-    for axis, size in sizes.items():
-        if axis == open_axis or count % (fixed // size):
-            continue
-        room = count // (fixed // size)
-        if open_axis is None:
-            mends.append((axis, room))
-        elif size > 1:
-            divisors = [n for n in range(1, room + 1) if room % n == 0]
-            mends.append((axis, min(divisors, key=lambda n, size=size: abs(n - size))))
-    if not mends:
-        return "give 'data=-1'"
-    axis, size = min(mends, key=lambda mend: abs(math.log(mend[1] / sizes[mend[0]])))
-    return f'set {axis}={size}'
-
-
-def _device_grid(shape, devices):
-    """Devices in the order that suits their wires, if each process then has its rows together."""
-    try:
-        grid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
-        if _rows_are_contiguous(grid):
-            return grid
-    except (AssertionError, NotImplementedError):
-        # What JAX says of wires it has no order for, as of a TPU v4 seen as two cores a chip.
-        pass
-    # On a TPU torus, neighbours along the batch can belong to hosts in turn. A host reads one run
-    # of rows, so the order of the processes comes first then.
-    devices = sorted(devices, key=lambda device: (device.process_index, device.id))
-    return np.array(devices, dtype=object).reshape(shape)
-
-
-def _rows_are_contiguous(grid) -> bool:
-    """Whether the batch shards of every process follow one another.
-
-    Args:
-        grid: devices, an array of the mesh's shape.
-    """
-    shards = grid.reshape(grid.shape[0] * grid.shape[1], -1)
-    owned = {}
-    for shard, row in enumerate(shards):
-        for device in row:
-            owned.setdefault(device.process_index, set()).add(shard)
-    return all(max(own) - min(own) + 1 == len(own) for own in owned.values())
+ANYWHERE = 'anywhere'
+# The axes that split the dimensions of an activation, by their names in the names of arrays; what
+# has no line here is whole on every device: the width D, and the length S of keys and values.
+DIMENSIONS = {
+    'B': BATCH_AXES,
+    'L': 'sequence',
+    'T': 'sequence',
+    'H': 'tensor',
+    'G': 'tensor',
+    'F': 'tensor',
+    'V': 'tensor',
+    'K': ANYWHERE,  # predicted positions lie as the objective has taken them from L
+}
 
 
 def state_shardings(mesh: Mesh, abstract_state):
@@ -249,6 +116,51 @@ def _path(key_path) -> str:
     return jax.tree_util.keystr(key_path, simple=True, separator='/')
 
 
+def laid(x, dimensions):
+    """An activation, laid on the mesh that is set (`jax.set_mesh`) by what its dimensions are.
+
+    XLA guesses most placements well and a few badly, and one bad guess gathers a whole batch on
+    every device; so the model says at a few places how its activations lie.
+
+    Args:
+        x: array.
+        dimensions: their names as they stand in the names of arrays: 'BxLxD' of `x_BxLxD`.
+
+    Returns:
+        x, placed by DIMENSIONS; as it was where no mesh is set. A dimension that its axes do not
+        divide is left to XLA.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return x
+    axes = [DIMENSIONS.get(name) for name in dimensions.split('x')]
+    for i, (size, axis) in enumerate(zip(x.shape, axes, strict=True)):
+        names = axis if isinstance(axis, tuple) else (axis,)
+        if axis == ANYWHERE or size % math.prod(mesh.shape[a] for a in names if a):
+            axes[i] = P.UNCONSTRAINED
+    return jax.lax.with_sharding_constraint(x, P(*axes))
+
+
+def laid_as_parameters(tree):
+    """Gradients, laid where their parameters lie: a sum over devices then ends in its shards.
+
+    Args:
+        tree: as the parameters, inside a jitted function.
+
+    Returns:
+        The tree; as it was where no mesh is set.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return tree
+
+    def place(key_path, x):
+        spec, _ = _fit(mesh, _path(key_path), x.shape)
+        return jax.lax.with_sharding_constraint(x, spec)
+
+    return jax.tree_util.tree_map_with_path(place, tree)
+
+
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Rows (the leading axis) split over data and fsdp, the other axes whole."""
     return NamedSharding(mesh, P(BATCH_AXES))
@@ -259,6 +171,7 @@ def batch_shards(mesh: Mesh) -> int:
     return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
 
 
+@functools.lru_cache
 def process_rows(mesh: Mesh, batch_size: int) -> slice:
     """The rows of a global batch that this process must supply.
 
@@ -269,7 +182,8 @@ def process_rows(mesh: Mesh, batch_size: int) -> slice:
         batch_size: rows of the global batch.
 
     Returns:
-        A slice of the global batch with plain start and stop.
+        Their numbers, int array in rising order: one run of rows, or on a torus, whose wires decide
+        which chips are neighbours, several.
 
     Raises:
         UserError: the rows do not divide over the batch shards.
@@ -284,11 +198,8 @@ def process_rows(mesh: Mesh, batch_size: int) -> slice:
             f'({product}): set batch_size to {valid}, or change the mesh'
         )
     indices = batch_sharding(mesh).addressable_devices_indices_map((batch_size,))
-    bounds = sorted({index[0].indices(batch_size)[:2] for index in indices.values()})
-    for (_, stop), (start, _) in itertools.pairwise(bounds):
-        # make_mesh orders the devices so; a mesh made otherwise would mix up the rows in silence.
-        assert stop == start, f'rows of this process are not contiguous: {bounds}'
-    return slice(bounds[0][0], bounds[-1][1])
+    own = {row for (index,) in indices.values() for row in range(*index.indices(batch_size))}
+    return np.array(sorted(own))
 
 
 def global_array(mesh: Mesh, rows_tree, batch_size: int):
@@ -302,10 +213,13 @@ def global_array(mesh: Mesh, rows_tree, batch_size: int):
     Returns:
         The tree with jax.Arrays of batch_size rows, laid out by `batch_sharding`.
     """
-    sharding = batch_sharding(mesh)
-    return jax.tree.map(
-        lambda rows: jax.make_array_from_process_local_data(
-            sharding, rows, (batch_size, *rows.shape[1:])
-        ),
-        rows_tree,
-    )
+    sharding, own = batch_sharding(mesh), process_rows(mesh, batch_size)
+
+    def place(rows):
+        def shard(index):
+            first, last, _ = index[0].indices(batch_size)
+            return rows[slice(*np.searchsorted(own, (first, last)))]
+
+        return jax.make_array_from_callback((batch_size, *rows.shape[1:]), sharding, shard)
+
+    return jax.tree.map(place, rows_tree)

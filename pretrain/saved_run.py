@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from objectives import contract
-from pretrain import assembly, checkpoints, partitioning, restoration
+from pretrain import assembly, checkpoints, meshes, restoration
 from pretrain.data import tokenizer
 from pretrain.errors import UserError
 from pretrain.train_step import Learner
@@ -81,7 +81,7 @@ def open_run(folder, config, step=None, frozen=True):
     tokens, progress = open_tokenizer(folder, config, step)
     refuse_task_head(folder, config)
     assembly.use_compilation_cache(config.data.cache)
-    mesh = partitioning.make_mesh(config.mesh)
+    mesh = meshes.make_mesh(config.mesh)
     learner = assembly.make_learner(config, tokens.vocabulary, frozen=frozen)
     params = assembly.abstract_state(learner, mesh)['params']
     restored = checkpoints.restore_params(folder, params, step)

@@ -27,6 +27,7 @@ from pretrain import (
     evaluation,
     examples,
     flops,
+    meshes,
     partitioning,
     phases,
     run_folder,
@@ -73,7 +74,7 @@ def main(argv):
 
     # What can be wrong is found before anything is written.
     check_counts(config)
-    mesh = partitioning.make_mesh(config.mesh)
+    mesh = meshes.make_mesh(config.mesh)
     plan = phases.plan(config)
     for phase in plan:
         check_batch(phase.batch_size, config.accumulation, mesh)
@@ -165,7 +166,7 @@ def main(argv):
     # The loop. A step is sent off before the one before it is looked at, so that the device
     # never waits for this program.
     stopped, step = False, start
-    with saved, saved.watching_for_preemption():
+    with saved, saved.watching_for_preemption(), jax.set_mesh(mesh):
         try:
             for stage in stages:
                 if stopped or step >= stage.phase.end:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from objectives import contract
+from pretrain import partitioning
 from pretrain.model import transformer
 
 # The random streams of a run, each folded into the run's key.
@@ -94,6 +95,7 @@ def train_step(learner, state, windows, frozen=None):
     parts = learner.accumulation
     if parts == 1:
         gradients, loss = gradient(state['params'], batch, key, None)
+        gradients = partitioning.laid_as_parameters(gradients)
     else:
         # Only the weights are asked of this loss, so the compiler leaves the model out of it.
         whole = objective.loss(bind(learner, state['params'] | frozen), batch, key)
@@ -101,7 +103,8 @@ def train_step(learner, state, windows, frozen=None):
 
         def add(sums, part):
             index, rows = part
-            new = gradient(state['params'], rows, jax.random.fold_in(key, index), weights)
+            new, loss = gradient(state['params'], rows, jax.random.fold_in(key, index), weights)
+            new = partitioning.laid_as_parameters(new), loss
             return jax.tree.map(jnp.add, sums, new), None
 
         split = jax.tree.map(lambda x: _split(x, parts), batch)

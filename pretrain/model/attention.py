@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from pretrain.model import masks, positions
 from pretrain.model.config import TransformerConfig
 from pretrain.model.layers import Dense, Norm
+from pretrain.partitioning import laid
 
 
 def attend(q_BxTxHxK, k_BxSxGxK, v_BxSxGxK, *, mask, bias, causal, scale, dropout):
@@ -135,6 +136,9 @@ class Attention(nn.Module):
             write = lambda old, new: jax.lax.dynamic_update_slice(old, new, (0, index, 0, 0))  # noqa: E731
             k_BxSxGxK, v_BxSxGxK = write(cache[0], k_BxSxGxK), write(cache[1], v_BxSxGxK)
 
+        if cache is None and context is None:
+            q_BxTxHxK = laid(q_BxTxHxK, 'BxTxHxK')
+            k_BxSxGxK, v_BxSxGxK = laid(k_BxSxGxK, 'BxSxGxK'), laid(v_BxSxGxK, 'BxSxGxK')
         dropout = None
         if config.attention_dropout and not self.deterministic:
             shared = (-2,) if config.dropout_broadcast else ()

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from pretrain.model.config import TransformerConfig
 from pretrain.model.layers import ACTIVATIONS, Dense, Norm
+from pretrain.partitioning import laid
 
 
 class VocabularyHead(nn.Module):
@@ -27,7 +28,7 @@ class VocabularyHead(nn.Module):
             logits = Dense(config, config.vocabulary, biases=False, name='logits')(x, jnp.float32)
         if config.logit_bias:
             logits += self.param('bias', nn.initializers.zeros, (config.vocabulary,))
-        return logits
+        return laid(logits, 'BxKxV') if logits.ndim == 3 else logits
 
 
 class Scores(nn.Module):

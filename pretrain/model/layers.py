@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from pretrain.model.config import TransformerConfig
+from pretrain.partitioning import laid
 
 ACTIVATIONS = {
     'gelu': jax.nn.gelu,  # the tanh form of the papers' code
@@ -140,6 +141,7 @@ class FeedForward(nn.Module):
             h_BxLxF *= activation(Dense(config, config.f, name='gate')(x_BxLxD))
         else:
             h_BxLxF = activation(h_BxLxF)
+        h_BxLxF = laid(h_BxLxF, 'BxLxF')
         if config.dropout_inside:
             h_BxLxF = Dropout(config, self.deterministic)(h_BxLxF)
         return Dense(config, config.width, self.residual_stddev, name='down')(h_BxLxF)

@@ -15,6 +15,7 @@ from pretrain.model.config import TransformerConfig
 from pretrain.model.layers import Dropout, FeedForward, Norm
 from pretrain.model.masks import at_places, attention_mask
 from pretrain.model.positions import RelativeBias
+from pretrain.partitioning import laid
 
 
 class Sight(NamedTuple):
@@ -73,6 +74,8 @@ class Block(nn.Module):
         if config.residual_scale:
             additions = self.layers * (3 if self.cross else 2)
             residual_stddev = config.stddev * additions**-0.5
+
+        x_BxTxD = laid(x_BxTxD, 'BxTxD')
 
         def add(x_BxTxD, name, sublayer, normed=None, read_BxQ=None):
             norm = Norm(config, name=f'{name}_norm')
@@ -140,6 +143,7 @@ class Block(nn.Module):
             x_BxTxD = add(x_BxTxD, 'cross_attention', cross_attention)
         feed_forward = FeedForward(config, residual_stddev, self.deterministic, name='feedforward')
         x_BxTxD = add(x_BxTxD, 'feedforward', feed_forward)
+        x_BxTxD = laid(x_BxTxD, 'BxTxD')
         self.sow('intermediates', 'hidden', x_BxTxD)  # kept only where a caller asks for it
         return x_BxTxD, (cache, context)
 

@@ -16,6 +16,7 @@ from pretrain.model.heads import Scores, VocabularyHead
 from pretrain.model.layers import Dense, Norm, Table
 from pretrain.model.masks import attention_mask
 from pretrain.model.stack import Shared, Sight, Stack
+from pretrain.partitioning import laid
 
 
 class Transformer(nn.Module):
@@ -204,6 +205,7 @@ class Transformer(nn.Module):
         x_BxLxD = self.dropout(x_BxLxD, deterministic=deterministic)
         if config.e != config.width:
             x_BxLxD = self.embedding_projection(x_BxLxD)
+        x_BxLxD = laid(x_BxLxD, 'BxLxD')
         self.sow('intermediates', 'embedded', x_BxLxD)
         return x_BxLxD
 

@@ -12,7 +12,7 @@ import pytest
 
 from configs import bert, gpt, t5
 from objectives import contract, next_sentence
-from pretrain import assembly, corpora, evaluation, partitioning, train_step
+from pretrain import assembly, corpora, evaluation, meshes, train_step
 from pretrain.data import loader
 from pretrain.data.corpus import Corpus
 from pretrain.data.preparation import Recipe, Work, prepare
@@ -45,7 +45,7 @@ def reader(corpus):
 
 
 def mesh(devices):
-    return partitioning.make_mesh('data=-1', jax.devices()[:devices])
+    return meshes.make_mesh('data=-1', jax.devices()[:devices])
 
 
 def windows_of(reader, count):

@@ -9,7 +9,7 @@ import pytest
 
 from configs import compare, objectives
 from objectives import contract
-from pretrain import assembly, partitioning, train_step
+from pretrain import assembly, meshes, partitioning, train_step
 from pretrain.checkpoints import Checkpoints
 
 NAMES = (
@@ -52,7 +52,7 @@ def start(name, vocabulary):
     learner = make_learner(name, vocabulary)
     config = compare.get_config(f'{name},smoke' if name == 'distillation' else 'causal_lm,smoke')
     state = jax.jit(lambda: train_step.init_state(learner))()
-    frozen, _ = assembly.frozen_params(config, learner, partitioning.make_mesh('data=-1'))
+    frozen, _ = assembly.frozen_params(config, learner, meshes.make_mesh('data=-1'))
     return jax.device_get((state, frozen))
 
 
@@ -61,7 +61,7 @@ def programs(name, vocabulary, mesh='data=1', accumulation=1):
     """(the state at the start, step(state, number) -> (state, measurements), abstract state)."""
     learner = make_learner(name, vocabulary, accumulation)
     devices = jax.devices() if mesh != 'data=1' else jax.devices()[:1]
-    mesh = partitioning.make_mesh(mesh, devices)
+    mesh = meshes.make_mesh(mesh, devices)
     abstract = assembly.abstract_state(learner, mesh)
     shardings = jax.tree.map(lambda x: x.sharding, abstract)
     frozen_shardings = jax.tree.map(lambda x: x.sharding, assembly.abstract_frozen(learner, mesh))
@@ -74,7 +74,8 @@ def programs(name, vocabulary, mesh='data=1', accumulation=1):
 
     def step(state, number):
         rows = partitioning.global_array(mesh, windows(learner, number), B)
-        return update(state, rows, frozen)
+        with jax.set_mesh(mesh):
+            return update(state, rows, frozen)
 
     return state, step, abstract
 
@@ -90,7 +91,7 @@ def run(name, vocabulary, mesh='data=1', accumulation=1):
 def test_eight_devices_and_two_parts_compute_what_one_device_computes_at_once(name, vocabulary):
     """The parts hold different numbers of predicted tokens, and the last row none."""
     one = run(name, vocabulary)
-    many = run(name, vocabulary, 'data=2,fsdp=2,tensor=2', accumulation=2)
+    many = run(name, vocabulary, 'fsdp=2,tensor=2,sequence=2', accumulation=2)
     assert one[1].keys() == many[1].keys()
     for key in one[1]:
         np.testing.assert_allclose(one[1][key], many[1][key], rtol=2e-5, atol=1e-6, err_msg=key)

@@ -1,6 +1,5 @@
 """Meshes, placement of the train state and of batches, on eight CPU devices."""
 
-import types
 from typing import Any, NamedTuple
 
 import jax
@@ -8,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from jax.sharding import AxisType, NamedSharding
+from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
-from pretrain import partitioning
+from pretrain import meshes, partitioning
 from pretrain.errors import UserError
 from pretrain.optimizers import make_optimizer
 
@@ -92,91 +91,8 @@ def specs(shardings):
     return found
 
 
-def test_parse_mesh():
-    def sizes(text):
-        parsed = partitioning.parse_mesh(text)
-        assert list(parsed) == ['data', 'fsdp', 'tensor', 'sequence']
-        return tuple(parsed.values())
-
-    assert sizes('data=-1,fsdp=1,tensor=1') == (-1, 1, 1, 1)
-    assert sizes(' tensor = 4, fsdp=-1 ') == (1, -1, 4, 1)
-    assert sizes('-1,2,4') == (-1, 2, 4, 1)
-    assert sizes('8') == (8, 1, 1, 1)
-
-
-@pytest.mark.parametrize(
-    ('text', 'words'),
-    [
-        ('dat=2', ["'dat'", "'data'", 'sequence']),
-        ('data=-1,fsdp=-1', ['data and fsdp', 'fsdp=1']),
-        ('data=two', ['data=two', 'whole number']),
-        ('data=0', ['data=0']),
-        ('data=-2', ['data=-2']),
-        ('data=1.5', ['data=1.5']),
-        ('data=', ['nothing']),
-        ('data=2,data=4', ['twice']),
-        ('data=2,4', ['mixes']),
-        ('1,1,1,1,1', ['5 sizes', '4 axes']),
-        ('', ['empty', 'data=-1']),
-        # Eight devices.
-        ('data=-1,tensor=3', ['3', '8 devices', 'set tensor=2']),
-        ('data=-1,fsdp=2,tensor=3', ['6', '8 devices', 'set tensor=2']),
-        ('data=4,tensor=3', ['12 devices', 'there are 8', 'set tensor=2']),
-        ('data=2,fsdp=2', ['4 devices', 'there are 8', 'set data=4']),
-        ('data=16', ['16 devices', 'there are 8', 'set data=8']),
-        ('data=3,fsdp=3', ['9 devices', 'there are 8', 'data=-1']),
-    ],
-)
-def test_mesh_mistakes_are_said_in_one_line(text, words):
-    with pytest.raises(UserError) as error:
-        partitioning.make_mesh(text)
-    message = str(error.value)
-    assert '\n' not in message
-    for word in words:
-        assert word in message
-
-
-@pytest.mark.parametrize(
-    'text', ['data=-1,tensor=3', 'data=4,tensor=3', 'fsdp=2', 'fsdp=5,data=-1']
-)
-def test_the_proposed_mend_makes_a_mesh(text):
-    with pytest.raises(UserError) as error:
-        partitioning.make_mesh(text)
-    axis, size = str(error.value).rpartition('set ')[2].split('=')
-    sizes = partitioning.parse_mesh(text) | {axis: int(size)}
-    mesh = partitioning.make_mesh(','.join(f'{axis}={size}' for axis, size in sizes.items()))
-    assert mesh.size == 8
-
-
-def test_make_mesh_infers_and_is_auto():
-    mesh = partitioning.make_mesh('fsdp=-1,tensor=2')
-    assert dict(mesh.shape) == {'data': 1, 'fsdp': 4, 'tensor': 2, 'sequence': 1}
-    assert mesh.axis_types == (AxisType.Auto,) * 4
-    one = partitioning.make_mesh('data=-1', jax.devices()[:1])
-    assert one.size == 1
-
-
-def test_rows_of_a_process_stay_together_whatever_the_wires_say(monkeypatch):
-    """Two hosts whose chips come in turn along the torus: the order of the hosts wins."""
-    chips = [types.SimpleNamespace(id=i, process_index=i % 2) for i in range(8)]
-    monkeypatch.setattr(
-        partitioning.mesh_utils,
-        'create_device_mesh',
-        lambda shape, devices, **_: np.array(devices, dtype=object).reshape(shape),
-    )
-
-    def hosts(shape):
-        grid = partitioning._device_grid(shape, chips)
-        assert {chip.id for chip in grid.flat} == set(range(8))
-        return [chip.process_index for chip in grid.flat]
-
-    assert hosts((8, 1, 1, 1)) == [0, 0, 0, 0, 1, 1, 1, 1]
-    # Each shard of the batch lies on both hosts: every host reads all rows, the wires may stay.
-    assert hosts((4, 1, 2, 1)) == [0, 1, 0, 1, 0, 1, 0, 1]
-
-
 def test_parameters_are_split_in_the_megatron_manner():
-    mesh = partitioning.make_mesh('data=2,fsdp=2,tensor=2')
+    mesh = meshes.make_mesh('data=2,fsdp=2,tensor=2')
     found = specs(partitioning.state_shardings(mesh, {'params': jax.eval_shape(init_params)}))
     attention, feedforward = (
         'params/decoder/layers/attention/',
@@ -227,7 +143,7 @@ def test_parameters_are_split_in_the_megatron_manner():
 
 @pytest.mark.parametrize(('name', 'moments'), [('adamw', 2), ('lion', 1), ('muon', None)])
 def test_moments_lie_where_their_parameters_lie(name, moments):
-    mesh = partitioning.make_mesh('fsdp=4,tensor=2')
+    mesh = meshes.make_mesh('fsdp=4,tensor=2')
     init, _ = make_init(name)
     found = specs(partitioning.state_shardings(mesh, jax.eval_shape(init)))
     for path, spec in found.items():
@@ -244,7 +160,7 @@ def test_moments_lie_where_their_parameters_lie(name, moments):
 
 
 def test_adafactors_rows_and_columns_are_copied():
-    mesh = partitioning.make_mesh('fsdp=4,tensor=2')
+    mesh = meshes.make_mesh('fsdp=4,tensor=2')
     init, _ = make_init('adafactor')
     abstract = jax.eval_shape(init)
     found = specs(partitioning.state_shardings(mesh, abstract))
@@ -257,7 +173,7 @@ def test_adafactors_rows_and_columns_are_copied():
 
 
 def test_what_does_not_divide_is_left_whole_and_said():
-    mesh = partitioning.make_mesh('data=2,fsdp=2,tensor=2')
+    mesh = meshes.make_mesh('data=2,fsdp=2,tensor=2')
     state = {
         'params': {
             'token_embedding': {'table': jax.ShapeDtypeStruct((50_257, 64), jnp.float32)},
@@ -275,13 +191,13 @@ def test_what_does_not_divide_is_left_whole_and_said():
     assert whole['token_embedding/table'] == '50257 does not divide by tensor=2'
     for word in ('7', '9', 'fsdp=2', 'tensor=2'):
         assert word in whole['decoder/layers/out/kernel']
-    alone = partitioning.make_mesh('data=8')
+    alone = meshes.make_mesh('data=8')
     assert partitioning.unsharded(alone, state) == {}
 
 
 def test_init_places_shards_and_a_step_keeps_them():
     """Eight devices hold an eighth each of a kernel and of its moments, and training goes on."""
-    mesh = partitioning.make_mesh('fsdp=4,tensor=2')
+    mesh = meshes.make_mesh('fsdp=4,tensor=2')
     init, optimizer = make_init('adamw')
     shardings = partitioning.state_shardings(mesh, jax.eval_shape(init))
     state = jax.jit(init, out_shardings=shardings)()
@@ -304,9 +220,9 @@ def test_init_places_shards_and_a_step_keeps_them():
 
 
 def test_a_batch_is_split_over_data_and_fsdp():
-    mesh = partitioning.make_mesh('data=2,fsdp=2,tensor=2')
+    mesh = meshes.make_mesh('data=2,fsdp=2,tensor=2')
     assert partitioning.batch_shards(mesh) == 4
-    assert partitioning.process_rows(mesh, 12) == slice(0, 12)
+    assert partitioning.process_rows(mesh, 12).tolist() == list(range(12))
     rows = {'tokens': np.arange(24, dtype=np.int32).reshape(12, 2), 'weights': np.arange(12.0)}
     batch = partitioning.global_array(mesh, rows, 12)
     assert batch['tokens'].sharding == partitioning.batch_sharding(mesh)
@@ -327,7 +243,7 @@ def test_a_batch_is_split_over_data_and_fsdp():
     [(10, ['10', '4 batch shards', 'data=2 x fsdp=2', '8 or 12']), (3, ['to 4,']), (0, ['to 4,'])],
 )
 def test_a_batch_that_does_not_divide(batch_size, words):
-    mesh = partitioning.make_mesh('data=2,fsdp=2,tensor=2')
+    mesh = meshes.make_mesh('data=2,fsdp=2,tensor=2')
     with pytest.raises(UserError) as error:
         partitioning.process_rows(mesh, batch_size)
     for word in words:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from configs import gpt
-from pretrain import partitioning, summary
+from pretrain import meshes, summary
 from pretrain.phases import Phase
 
 
@@ -127,7 +127,7 @@ class Reader(list):
 def banner(facts, mesh, frozen=None):
     stages = [SimpleNamespace(phase=phase, reader=Reader(range(9600))) for phase in facts.plan]
     return summary.banner(
-        facts.config, partitioning.make_mesh(mesh), facts.corpus, stages, facts.abstract,
+        facts.config, meshes.make_mesh(mesh), facts.corpus, stages, facts.abstract,
         frozen or {}, 'from scratch',
     ).splitlines()  # fmt: skip
 

@@ -10,7 +10,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from objectives import causal_lm, contract
-from pretrain import assembly, partitioning, train_step
+from pretrain import assembly, meshes, partitioning, train_step
 from pretrain.model.config import TransformerConfig
 from pretrain.model.transformer import Transformer, bind
 
@@ -50,7 +50,7 @@ def windows(seed=0):
 
 def step(learner, steps=1, mesh=None):
     """The state and the measurements after a few steps."""
-    mesh = mesh or partitioning.make_mesh('data=1', jax.devices()[:1])
+    mesh = mesh or meshes.make_mesh('data=1', jax.devices()[:1])
     abstract = assembly.abstract_state(learner, mesh)
     shardings = jax.tree.map(lambda x: x.sharding, abstract)
     state = jax.jit(lambda: train_step.init_state(learner), out_shardings=shardings)()
@@ -58,7 +58,8 @@ def step(learner, steps=1, mesh=None):
         functools.partial(train_step.train_step, learner), out_shardings=(shardings, None)
     )
     for i in range(steps):
-        state, measured = run(state, partitioning.global_array(mesh, windows(i), B))
+        with jax.set_mesh(mesh):
+            state, measured = run(state, partitioning.global_array(mesh, windows(i), B))
     return jax.device_get((state, measured))
 
 
@@ -110,12 +111,12 @@ def test_accumulation_equals_the_big_batch(parts):
 
 @pytest.mark.parametrize(
     ('mesh', 'accumulation'),
-    [('data=8', 1), ('fsdp=8', 1), ('tensor=4,data=2', 1)],
+    [('data=8', 1), ('fsdp=8', 1), ('tensor=4,data=2', 1), ('sequence=4,data=2', 1)],
 )
 def test_eight_devices_compute_what_one_computes(mesh, accumulation):
     it = learner(optax.adamw(1e-2), accumulation=accumulation)
     one = step(it, steps=3)
-    eight = step(it, steps=3, mesh=partitioning.make_mesh(mesh))
+    eight = step(it, steps=3, mesh=meshes.make_mesh(mesh))
     np.testing.assert_allclose(eight[1]['loss'], one[1]['loss'], rtol=1e-5)
     # Adam divides by the root of tiny squares, so parameters differ by more than the loss.
     jax.tree.map(
@@ -128,7 +129,7 @@ def test_eight_devices_compute_what_one_computes(mesh, accumulation):
 def test_random_bits_do_not_depend_on_the_mesh():
     it = learner(optax.sgd(0.1), dropout=0.5)
     one = step(it, steps=2)[1]
-    eight = step(it, steps=2, mesh=partitioning.make_mesh('data=4,tensor=2'))[1]
+    eight = step(it, steps=2, mesh=meshes.make_mesh('data=4,tensor=2'))[1]
     np.testing.assert_allclose(eight['loss'], one['loss'], rtol=1e-5)
     assert one['loss'] != pytest.approx(
         float(step(learner(optax.sgd(0.1)), steps=2)[1]['loss']), rel=1e-4

@@ -7,7 +7,7 @@ import jax
 import pytest
 
 from configs import glue as configs_of_glue
-from pretrain import commandline, partitioning
+from pretrain import commandline, meshes
 from pretrain.transfer import experiment, glue, surgery
 from pretrain.transfer.task import Example
 
@@ -15,7 +15,7 @@ from pretrain.transfer.task import Example
 @pytest.fixture(scope='session')
 def one_device():
     """A mesh of one of the fake devices."""
-    return partitioning.make_mesh('data=1', jax.devices()[:1])
+    return meshes.make_mesh('data=1', jax.devices()[:1])
 
 
 @pytest.fixture(scope='session')

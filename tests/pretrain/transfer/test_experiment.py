@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from pretrain import partitioning
+from pretrain import meshes
 from pretrain.errors import UserError
 from pretrain.transfer import experiment, glue, superglue
 from pretrain.transfer.task import Example
@@ -126,7 +126,7 @@ def test_several_devices_compute_what_one_computes(mesh, settings, sst2, sst2_da
     data = sst2_data(train=21)
     one = sst2('encoder', data, **settings).run(0)
     count = 2 * mesh.count('=')
-    mesh = partitioning.make_mesh(mesh, jax.devices()[:count])
+    mesh = meshes.make_mesh(mesh, jax.devices()[:count])
     many = sst2('encoder', data, mesh, **settings).run(0)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), one.params, many.params

@@ -8,7 +8,7 @@ import pytest
 from flax import traverse_util
 
 from configs import transfer as settings_of_papers
-from pretrain import partitioning
+from pretrain import meshes
 from pretrain.errors import UserError
 from pretrain.transfer import casts, experiment, finetuning, glue, superglue
 from pretrain.transfer.task import Example
@@ -260,6 +260,6 @@ def test_what_cannot_be_trained_is_said(sst2, sst2_data, tiny, quick, toy, one_d
     trunk = {name: part for name, part in params['trunk'].items() if name != 'head'}  # as if tied
     with pytest.raises(UserError, match=r'transfer\.groups=1 trains nothing: this model has no'):
         made.trainer.train({'trunk': trunk, 'head': {}}, made.rows, 0)
-    mesh = partitioning.make_mesh('data=3', jax.devices()[:3])
+    mesh = meshes.make_mesh('data=3', jax.devices()[:3])
     with pytest.raises(UserError, match='3'):
         sst2('encoder', mesh=mesh)

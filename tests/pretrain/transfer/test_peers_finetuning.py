@@ -13,7 +13,7 @@ import pytest
 
 from configs import glue
 from configs import squad as squad_config
-from pretrain import commandline, partitioning
+from pretrain import commandline, meshes
 from pretrain.huggingface import importing
 from pretrain.transfer import casts, encoding, finetuning, rows, squad_task, surgery
 from pretrain.transfer.squad import Question
@@ -239,7 +239,7 @@ def test_twenty_steps_are_those_of_torch(task, tmp_path):
         return loss
 
     params = taken_over(cast, source, peer.classifier)
-    mesh = partitioning.make_mesh('data=1', jax.devices()[:1])
+    mesh = meshes.make_mesh('data=1', jax.devices()[:1])
     trainer = finetuning.Trainer(cast._replace(loss=recorded), config, source.tokenizer, mesh)
     done = trainer.train(params, made, seed=3)
     jax.effects_barrier()
