@@ -141,6 +141,31 @@ def laid(x, dimensions):
     return jax.lax.with_sharding_constraint(x, P(*axes))
 
 
+def gathered(kernel, name):
+    """A parameter as a device computes with it: together again along `fsdp`.
+
+    Args:
+        kernel: of one layer. name: its path.
+
+    Returns:
+        kernel; as it was where no mesh is set.
+    """
+    return _one_layer(kernel, name, lambda axis: None if axis == 'fsdp' else axis)
+
+
+def kept(gradient, name):
+    """The gradient of a parameter of one layer, each device with its part. Arguments as above."""
+    return _one_layer(gradient, name, lambda axis: axis)
+
+
+def _one_layer(x, name, axis):
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return x
+    spec, _ = _fit(mesh, name.replace('/layers/', '/'), x.shape)
+    return jax.lax.with_sharding_constraint(x, P(*map(axis, spec)))
+
+
 def laid_as_parameters(tree):
     """Gradients, laid where their parameters lie: a sum over devices then ends in its shards.
 

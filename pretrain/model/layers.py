@@ -4,12 +4,14 @@ They are our own, in place of flax's, so that every kernel is a plain 2-D matrix
 Muon see matrices, and the rule table of partitioning.py stays short.
 """
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from pretrain.model.config import TransformerConfig
-from pretrain.partitioning import laid
+from pretrain.partitioning import gathered, kept, laid
 
 ACTIVATIONS = {
     'gelu': jax.nn.gelu,  # the tanh form of the papers' code
@@ -48,25 +50,29 @@ class Table(nn.Module):
         return jnp.matmul(x, self.table.T.astype(x.dtype), preferred_element_type=jnp.float32)
 
 
-@jax.custom_vjp
-def product(x, kernel):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def product(x, kernel, name):
     """x_...xI @ kernel_IxO, with its gradient written out.
 
     The gradient of the kernel that jax derives is that of its transpose, transposed: on a CPU 1.6
-    times as slow as the product below, and a twelfth of a whole step.
+    times as slow as the product below, and a twelfth of a whole step. And here each device has all
+    of the kernel that it multiplies, and of its gradient only the part of the kernel that it keeps.
+
+    Args:
+        x, kernel: arrays. name: path of the kernel among the parameters.
     """
-    return jnp.matmul(x, kernel)
+    return jnp.matmul(x, gathered(kernel, name))
 
 
-def _product_forward(x, kernel):
-    return jnp.matmul(x, kernel), (x, kernel)
+def _product_forward(x, kernel, name):
+    return jnp.matmul(x, gathered(kernel, name)), (x, kernel)
 
 
-def _product_backward(saved, g):
+def _product_backward(name, saved, g):
     x, kernel = saved
     rows = tuple(range(x.ndim - 1))
-    of_x = jax.lax.dot_general(g, kernel, (((g.ndim - 1,), (1,)), ((), ())))
-    return of_x, jax.lax.dot_general(x, g, ((rows, rows), ((), ())))
+    of_x = jax.lax.dot_general(g, gathered(kernel, name), (((g.ndim - 1,), (1,)), ((), ())))
+    return of_x, kept(jax.lax.dot_general(x, g, ((rows, rows), ((), ()))), name)
 
 
 product.defvjp(_product_forward, _product_backward)
@@ -94,7 +100,7 @@ class Dense(nn.Module):
         kernel = self.param('kernel', init, (x.shape[-1], self.features))
         kernel = kernel.astype(x.dtype)
         if dtype is None or dtype == x.dtype:
-            y = product(x, kernel)
+            y = product(x, kernel, '/'.join((*self.path, 'kernel')))
         else:
             y = jnp.matmul(x, kernel, preferred_element_type=dtype)
         if self.config.biases if self.biases is None else self.biases:

@@ -1,0 +1,160 @@
+"""The communication of a compiled program: kinds, counts, bytes, and along which mesh axes."""
+
+import re
+from typing import NamedTuple
+
+import numpy as np
+
+KINDS = (
+    'all-gather', 'all-reduce', 'reduce-scatter', 'all-to-all', 'collective-permute',
+    'collective-broadcast', 'ragged-all-to-all',
+)  # fmt: skip
+
+
+class Traffic(NamedTuple):
+    """All collectives of one kind along one set of axes in a call of the program, of one device.
+
+    kind: XLA's name. axes: 'fsdp', or 'data+fsdp' for groups over both; 'irregular' for groups
+    that are no product of axes. count: how many run. payload: bytes of the arrays that are put
+    together or added up, whole. sent: bytes that a device must send at least. between: the part
+    of them that must leave its slice.
+    """
+
+    kind: str
+    axes: str
+    count: float
+    payload: float
+    sent: float
+    between: float
+
+
+def collect(program, times, mesh_shape, slices=None):
+    """The collectives of a program, added up by kind and axes.
+
+    Args:
+        program: hlo.Program. times: hlo.Runs.times.
+        mesh_shape: {axis: size}, in the order in which the devices are numbered.
+        slices: the slice of each device in that order; None: one slice.
+
+    Returns:
+        [Traffic], the one that sends most first.
+    """
+    sums = {}
+    for name, count in times.items():
+        computation = program.computations.get(name, {})
+        for each in computation.values():
+            kind = each.opcode.removesuffix('-start')
+            if kind not in KINDS:
+                continue
+            if kind == 'all-reduce' and _scatters(name):
+                kind = 'reduce-scatter'
+            groups = _groups(each, int(np.prod(list(mesh_shape.values()))))
+            operand = sum(computation[o].shapes[0].bytes for o in each.operands)
+            payload, sent, between = _bytes(kind, operand, groups, slices)
+            if not sent:  # groups of one device
+                continue
+            key = kind, _axes(groups, mesh_shape)
+            found = sums.setdefault(key, [0.0, 0.0, 0.0, 0.0])
+            for i, value in enumerate((1, payload, sent, between)):
+                found[i] += count * value
+    traffic = [Traffic(*key, *values) for key, values in sums.items()]
+    return sorted(traffic, key=lambda each: -each.sent)
+
+
+def _scatters(computation):
+    """TPUs keep a reduce-scatter as a fusion that adds up and takes a slice."""
+    return computation.startswith('all-reduce-scatter')
+
+
+def _groups(each, devices):
+    """Which devices talk to each other: an int array, a row a group.
+
+    XLA writes groups in four ways: as lists, {{0,1},{2,3}}; as a range, [2,2]<=[4] or, transposed,
+    [2,2]<=[2,2]T(1,0); by axes of a mesh of its own, mesh['a'=2,'b'=2] {'b'}; as pairs.
+
+    Raises:
+        ValueError: they are written in yet another way.
+    """
+    pairs = re.search(r'source_target_pairs=\{(.*?\})\}', each.attributes)
+    if pairs:
+        return np.array(re.findall(r'\{(\d+),(\d+)\}', pairs[1]), int)
+    if 'replica_groups=' not in each.attributes:
+        return np.arange(devices)[None]
+    written = each.attributes.partition('replica_groups=')[2]
+    if written.startswith('{}'):
+        return np.arange(devices)[None]
+    listed = re.match(r'\{(\{[\d,]+\}(?:,\{[\d,]+\})*)\}', written)
+    if listed:
+        return np.array([_numbers(group) for group in re.findall(r'\{([\d,]+)\}', listed[1])])
+    ranged = re.match(r'\[([\d,]+)\]<=' + RANGE, written)
+    if ranged:
+        return _range(*ranged.groups()[1:]).reshape(_numbers(ranged[1]))
+    named = re.match(rf'mesh\[(.*?)\](?:, device_ids=\({RANGE}\))? \{{(.*?)\}}', written)
+    if named:
+        sizes, dims, order, chosen = named.groups()
+        sizes = {axis: int(size) for axis, size in re.findall(r"'([^']+)'=(\d+)", sizes)}
+        numbers = _range(dims, order) if dims else np.arange(np.prod(list(sizes.values())))
+        return _of_mesh(numbers, sizes, chosen)
+    raise ValueError(f'groups of devices that cannot be read: {written[:80]}')
+
+
+RANGE = r'\[([\d,]+)\](?:T\(([\d,]+)\))?'
+
+
+def _numbers(text):
+    return [int(n) for n in text.split(',')]
+
+
+def _range(dims, order):
+    numbers = np.arange(np.prod(_numbers(dims))).reshape(_numbers(dims))
+    return numbers.transpose(_numbers(order)) if order else numbers
+
+
+def _of_mesh(numbers, sizes, chosen):
+    """Groups along the axes `chosen`: "'b'", or a part of one, "'b':(2)4": 4 after the first 2."""
+    shape, inside = [], []
+    parts = {axis: (int(before), int(size)) for axis, before, size in
+             re.findall(r"'([^']+)':\((\d+)\)(\d+)", chosen)}  # fmt: skip
+    whole = re.findall(r"'([^']+)'(?!:)", chosen)
+    for axis, size in sizes.items():
+        if axis in parts:
+            before, own = parts[axis]
+            shape += [before, own, size // before // own]
+            inside += [False, True, False]
+        else:
+            shape.append(size)
+            inside.append(axis in whole)
+    order = [i for i in range(len(shape)) if not inside[i]] + [
+        i for i in range(len(shape)) if inside[i]
+    ]
+    members = int(np.prod([shape[i] for i in range(len(shape)) if inside[i]]))
+    return numbers.reshape(shape).transpose(order).reshape(-1, members)
+
+
+def _axes(groups, mesh_shape):
+    """The names of the axes along which the members of a group differ."""
+    shape = tuple(mesh_shape.values())
+    places = np.stack(np.unravel_index(groups, shape), -1)
+    differ = (places != places[:, :1]).any((0, 1))
+    names = [axis for axis, moves in zip(mesh_shape, differ) if moves]
+    return '+'.join(names) if names else 'irregular'
+
+
+def _bytes(kind, operand, groups, slices):
+    """(payload, sent, between) of one collective; the least that any way of doing it must send."""
+    if kind == 'collective-permute':
+        moves = groups[groups[:, 0] != groups[:, 1]]
+        if not len(moves):
+            return 0.0, 0.0, 0.0
+        across = slices is not None and (slices[moves[:, 0]] != slices[moves[:, 1]]).any()
+        return operand, operand, operand if across else 0.0
+    n = groups.shape[1]
+    if n == 1:
+        return 0.0, 0.0, 0.0
+    parts = 1 if slices is None else max(len(set(slices[group])) for group in groups)
+    each_slice = n // parts
+    payload = operand * n if kind == 'all-gather' else operand
+    rounds = 2 if kind == 'all-reduce' else 1
+    sent = rounds * payload * (n - 1) / n
+    between = rounds * payload * (parts - 1) / parts / each_slice if parts > 1 else 0.0
+    return payload, sent, between
