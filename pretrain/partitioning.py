@@ -141,21 +141,30 @@ def laid(x, dimensions):
     return jax.lax.with_sharding_constraint(x, P(*axes))
 
 
-def gathered(kernel, name):
-    """A parameter as a device computes with it: together again along `fsdp`.
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def gathered(parameter, name):
+    """A parameter as a device computes with it, together again along `fsdp`; its gradient: `kept`.
 
     Args:
-        kernel: of one layer. name: its path.
+        parameter: of one layer. name: its path.
 
     Returns:
-        kernel; as it was where no mesh is set.
+        parameter; as it was where no mesh is set.
     """
-    return _one_layer(kernel, name, lambda axis: None if axis == 'fsdp' else axis)
+    return _one_layer(parameter, name, lambda axis: None if axis == 'fsdp' else axis)
 
 
 def kept(gradient, name):
     """The gradient of a parameter of one layer, each device with its part. Arguments as above."""
     return _one_layer(gradient, name, lambda axis: axis)
+
+
+gathered.defvjp(
+    lambda parameter, name: (gathered(parameter, name), None),
+    # Each device's rows are added up whole before the parts are kept; told of the parts alone, XLA
+    # gathers the rows of all devices instead.
+    lambda name, _, gradient: (kept(gathered(gradient, name), name),),
+)
 
 
 def _one_layer(x, name, axis):

@@ -42,12 +42,15 @@ class Table(nn.Module):
 
     def __call__(self, ids):
         """ids -> their rows, in config.dtype."""
-        return self.table[ids].astype(self.config.dtype)
+        return self._whole(self.config.dtype)[ids]
 
     def project(self, x):
         """x_...xE -> its products with all rows, float32 (tied logits)."""
         # On a CPU the einsum over both last axes would copy the table once more.
-        return jnp.matmul(x, self.table.T.astype(x.dtype), preferred_element_type=jnp.float32)
+        return jnp.matmul(x, self._whole(x.dtype).T, preferred_element_type=jnp.float32)
+
+    def _whole(self, dtype):
+        return gathered(self.table.astype(dtype), '/'.join((*self.path, 'table')))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
