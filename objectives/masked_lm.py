@@ -70,11 +70,13 @@ def mask_tokens(keys_B, tokens_BxL, real_BxL, config, vocabulary):
 
     if config.whole_words:
         chosen_BxL = _choose_words(keys_Bx3[:, 0], tokens_BxL, candidates_BxL, count_B, vocabulary)
-        from_end_BxL = jnp.where(chosen_BxL, length - jnp.arange(length), 0)
-        places_BxK = length - jax.lax.top_k(from_end_BxL, slots)[0]
+        places_BxL = jnp.sort(jnp.where(chosen_BxL, jnp.arange(length), length), axis=1)
+        places_BxK = places_BxL[:, :slots]
     else:
         score_BxL = _scores(keys_Bx3[:, 0], tokens_BxL, config.smoothing, vocabulary)
-        places_BxK = jax.lax.top_k(jnp.where(candidates_BxL, score_BxL, -jnp.inf), slots)[1]
+        # Not top_k, for which XLA gathers the rows of all devices on each of them.
+        places_BxL = jnp.argsort(jnp.where(candidates_BxL, -score_BxL, jnp.inf), axis=1)
+        places_BxK = places_BxL[:, :slots]
         used_BxK = jnp.arange(slots) < count_B[:, None]
         places_BxK = jnp.sort(jnp.where(used_BxK, places_BxK, length), axis=1)
 

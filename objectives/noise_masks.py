@@ -69,7 +69,8 @@ def _composition(key, window, total, parts, most_parts):
     """
     places = jnp.arange(1, window)
     scores = jnp.where(places < total, jax.random.uniform(key, (window - 1,)), -1.0)
-    cuts_S = jax.lax.top_k(scores, most_parts)[1] + 1
+    # Not top_k, for which XLA gathers the rows of all devices on each of them.
+    cuts_S = jnp.argsort(-scores)[:most_parts] + 1
     return jnp.sort(jnp.where(jnp.arange(most_parts) < parts - 1, cuts_S, total))
 
 

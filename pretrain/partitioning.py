@@ -175,6 +175,18 @@ def _one_layer(x, name, axis):
     return jax.lax.with_sharding_constraint(x, P(*map(axis, spec)))
 
 
+def laid_by_rows(tree):
+    """Arrays with a row for each window of the batch, laid as the batch is: each row is whole.
+
+    Args:
+        tree: of arrays Bx..., inside a jitted function.
+
+    Returns:
+        The tree; as it was where no mesh is set.
+    """
+    return jax.tree.map(lambda x: laid(x, 'x'.join('B' + '1' * (x.ndim - 1))), tree)
+
+
 def laid_as_parameters(tree):
     """Gradients, laid where their parameters lie: a sum over devices then ends in its shards.
 

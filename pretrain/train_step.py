@@ -81,6 +81,7 @@ def train_step(learner, state, windows, frozen=None):
     """
     objective, frozen = learner.objective, frozen or {}
     batch = objective.corrupt(run_key(learner.seed, CORRUPT), windows)
+    batch = partitioning.laid_by_rows(batch)
     key = jax.random.fold_in(run_key(learner.seed, LOSS), state['step'])
 
     def part_loss(params, part, key, weights):
@@ -145,6 +146,7 @@ def evaluation_step(learner, params, windows):
     """
     objective = learner.objective
     batch = objective.corrupt(run_key(learner.seed, EVALUATION), windows)
+    batch = partitioning.laid_by_rows(batch)
     loss = objective.loss(bind(learner, params), batch, None)
     rows = max(m.config.vocabulary for m in learner.transformers.values())
     weight_V = jnp.zeros(rows, jnp.float32).at[batch.targets_BxK].add(batch.weights_BxK)

@@ -6,6 +6,8 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
+from pretrain.partitioning import laid
+
 
 def rotate(x_BxLxHxK, positions_BxL, theta):
     """Rotates each head by angles that grow with the position (RoPE, Su et al. 2021).
@@ -74,4 +76,5 @@ class RelativeBias(nn.Module):
             buckets=self.buckets,
             distance=self.distance,
         )
-        return jnp.moveaxis(table[bucket_TxS], -1, 0)[None]
+        table = laid(table, 'bucketsxH')
+        return laid(jnp.moveaxis(table[bucket_TxS], -1, 0)[None], '1xHxTxS')
