@@ -19,8 +19,6 @@ def banner(config, mesh, corpus, stages, abstract, frozen, origin):
         origin: where the parameters come from.
     """
     count = lambda tree: f'{sum(x.size for x in jax.tree.leaves(tree)):,}'  # noqa: E731
-    shape = ','.join(f'{axis}={size}' for axis, size in mesh.shape.items())
-    device = jax.devices()[0]
     models = abstract['params'] | frozen
     lines = [f'{config.name}: {count(abstract["params"])} parameters, {origin}']
     if len(models) > 1:
@@ -44,10 +42,7 @@ def banner(config, mesh, corpus, stages, abstract, frozen, origin):
             f'{phase.batch_size} of {len(reader):,} windows of {reader.length} tokens a step, '
             f'{epochs}' + (f', {reader.padding:.1%} padding' if reader.padding > 0.0005 else '')
         )
-    lines.append(
-        f'devices: {jax.device_count()} x {device.device_kind}, mesh {shape}, '
-        f'{jax.process_count()} process(es)'
-    )
+    lines.append(process(mesh, stages[0].phase.batch_size))
     bare = [n for n, each in corpus.corpora.items() if not each.total('validation', 'tokens')]
     if len(bare) == len(corpus.corpora):
         lines.append('warning: no document is held out: there will be no validation loss')
@@ -59,6 +54,23 @@ def banner(config, mesh, corpus, stages, abstract, frozen, origin):
     left_whole = partitioning.unsharded(mesh, abstract)
     lines += [f'left whole on every device: {path}: {why}' for path, why in left_whole.items()]
     return '\n'.join(lines)
+
+
+def process(mesh, batch_size):
+    """Who this process is and what falls to it: the line that every process prints.
+
+    Args:
+        mesh: jax Mesh. batch_size: windows of a step.
+    """
+    shape = ','.join(f'{axis}={size}' for axis, size in mesh.shape.items())
+    rows = partitioning.process_rows(mesh, batch_size)
+    breaks = np.flatnonzero(np.diff(rows) > 1) + 1
+    runs = [f'{run[0] + 1} to {run[-1] + 1}' for run in np.split(rows, breaks)]
+    return (
+        f'process {jax.process_index()} of {jax.process_count()}: {jax.local_device_count()} of '
+        f'{jax.device_count()} devices ({jax.devices()[0].device_kind}), mesh {shape}, '
+        f'windows {", ".join(runs)} of each {batch_size}'
+    )
 
 
 def _epochs(reader, windows):

@@ -30,6 +30,7 @@ from pretrain import (
     meshes,
     partitioning,
     phases,
+    processes,
     run_folder,
     run_log,
     summary,
@@ -50,11 +51,7 @@ WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run.', required=Tr
 ACCEPT_CHANGES = flags.DEFINE_bool(
     'accept_changes', False, 'Go on in a workdir whose config differs.'
 )
-COORDINATOR = flags.DEFINE_string(
-    'coordinator', '', 'host:port of process 0, for a run of several processes.'
-)
-PROCESSES = flags.DEFINE_integer('processes', 1, 'Number of processes of the run.')
-PROCESS = flags.DEFINE_integer('process', 0, 'Number of this process, from 0.')
+PROCESSES = processes.define_flags()
 
 
 def main(argv):
@@ -67,7 +64,7 @@ def main(argv):
     if config is None:
         raise UserError('--config is missing: for example --config=configs/gpt.py:tiny')
     began = time.time()
-    join_processes()
+    processes.join(PROCESSES)
     first_process = jax.process_index() == 0
     say = print if first_process else lambda *_: None
     assembly.use_compilation_cache(config.data.cache)
@@ -134,8 +131,10 @@ def main(argv):
             origin = f'layers {tuple(config.objective.layers)} of the teacher'
     if first_process:
         run_folder.write(workdir, config, corpus.tokenizer)
-    say(summary.banner(config, mesh, corpus, stages, abstract, frozen, origin))
-    if first_process:
+    if not first_process:
+        print(summary.process(mesh, plan[0].batch_size), flush=True)
+    else:
+        print(summary.banner(config, mesh, corpus, stages, abstract, frozen, origin), flush=True)
         for stage in stages:
             print(examples.show(stage.learner, stage.reader, corpus.tokenizer))
 
@@ -248,20 +247,6 @@ def main(argv):
         sys.exit(saved.exit_code)
     if config.sample.tokens and config.sample.prompt and jax.process_count() == 1:
         print_sample(config, learner, state, corpus.tokenizer)
-
-
-def join_processes():
-    """Joins the run's other processes, when the flags name a coordinator."""
-    if not COORDINATOR.value:
-        if PROCESSES.value != 1 or PROCESS.value:
-            raise UserError('--processes and --process need --coordinator=HOST:PORT of process 0')
-        return
-    if not 0 <= PROCESS.value < PROCESSES.value:
-        raise UserError(
-            f'--process={PROCESS.value} is not one of the --processes={PROCESSES.value}: '
-            'they are counted from 0'
-        )
-    jax.distributed.initialize(COORDINATOR.value, PROCESSES.value, PROCESS.value)
 
 
 def check_counts(config):

@@ -1,0 +1,165 @@
+"""Runs several processes of one run on this machine, and starts them again when one dies.
+
+    python -m launch.local --processes=4 --devices=2 -- \\
+        pretrain.train --config=configs/gpt.py:tiny --workdir=runs/gpt --config.mesh=data=2,fsdp=4
+
+Each process gets its number and the address of the first; what the others say is printed with
+their number before it. When one ends badly the others are stopped, and with --restarts=N all are
+started again, at most N times: training goes on from the last checkpoint. What the user must mend
+(exit code 2) is not tried again. Ctrl-C and SIGTERM reach all processes, which save first.
+"""
+
+import contextlib
+import ctypes
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+from absl import flags
+
+from pretrain import commandline
+from pretrain.data.workers import DEATH_SIGNAL
+from pretrain.errors import UserError
+
+PROCESSES = flags.DEFINE_integer('processes', 2, 'How many processes.', lower_bound=1)
+DEVICES = flags.DEFINE_integer(
+    'devices', 0, 'CPU devices of each process; 0: what JAX finds.', lower_bound=0
+)
+RESTARTS = flags.DEFINE_integer(
+    'restarts', 0, 'How often all processes are started again.', lower_bound=0
+)
+GRACE = flags.DEFINE_float(
+    'grace', 10.0, 'Seconds that the others have to end by themselves when one has died.',
+    lower_bound=0.0,
+)  # fmt: skip
+PORT = flags.DEFINE_integer('port', 0, 'Port of process 0; 0: one that is free.', lower_bound=0)
+DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Print the commands and start nothing.')
+COMMANDS = ('pretrain.train',)  # those that know several processes
+USER_ERROR = 2
+
+
+def main(argv):
+    """Starts, watches, starts again."""
+    command = argv[1:]
+    if not command or command[0] not in COMMANDS:
+        said = repr(command[0]) if command else 'nothing'
+        raise UserError(
+            f'after -- stands {said}: give the command to run, as in '
+            'python -m launch.local --processes=2 -- pretrain.train --config=configs/gpt.py:tiny '
+            '--workdir=runs/gpt'
+        )
+    if DRY_RUN.value:
+        for words, changes in commands(command, PORT.value or 12345):
+            print(' '.join([f'{k}={v}' for k, v in changes.items()] + [shlex.join(words)]))
+        return
+    for attempt in range(RESTARTS.value + 1):
+        code, stopped = run(command)
+        if code in (0, USER_ERROR) or stopped or attempt == RESTARTS.value:
+            sys.exit(code)
+        left = RESTARTS.value - attempt
+        print(f'launch.local: exit code {code}: starting again, {left} left', file=sys.stderr)
+
+
+def commands(command, port):
+    """[(words of a process's command, {variable of its environment: value})]."""
+    changes = {'JAX_NUM_CPU_DEVICES': str(DEVICES.value)} if DEVICES.value else {}
+    return [
+        (
+            [
+                sys.executable, '-m', *command, f'--coordinator=localhost:{port}',
+                f'--processes={PROCESSES.value}', f'--process={number}',
+            ],
+            changes,
+        )
+        for number in range(PROCESSES.value)
+    ]  # fmt: skip
+
+
+def run(command):
+    """Runs all processes to their end.
+
+    Args:
+        command: words after the --.
+
+    Returns:
+        (exit code, stopped): of the process that ended first with another code than 0, as a shell
+        gives it; whether this program was asked to end by a signal.
+    """
+    started, stopped = [], []
+
+    def forward(number, frame):
+        # Asked twice, it waits no longer.
+        word = signal.SIGKILL if stopped else signal.SIGTERM
+        stopped.append(number)
+        for each in started:
+            if each.poll() is None:
+                each.send_signal(word)
+
+    before = {n: signal.signal(n, forward) for n in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        for number, (words, changes) in enumerate(commands(command, PORT.value or _free_port())):
+            started.append(_start(number, words, os.environ | changes))
+        for number, each in enumerate(started[1:], 1):
+            threading.Thread(target=_repeat, args=(number, each.stdout), daemon=True).start()
+        code = _watch(started, stopped)
+    finally:
+        for each in started:
+            if each.poll() is None:
+                each.kill()
+            each.wait()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return code, bool(stopped)
+
+
+def _watch(started, stopped):
+    """Waits for all; once one has failed, for the others as long as --grace says."""
+    code, until = 0, None
+    while any(each.poll() is None for each in started):
+        failed = [each.returncode for each in started if each.returncode]
+        if failed and until is None:
+            code, until = failed[0], time.monotonic() + GRACE.value
+        # A process that was asked to end writes a checkpoint first, however long that takes.
+        if until and time.monotonic() > until and not stopped:
+            for each in started:
+                if each.poll() is None:
+                    each.kill()
+        time.sleep(0.05)
+    code = code or next((each.returncode for each in started if each.returncode), 0)
+    return 128 - code if code < 0 else code
+
+
+def _start(number, words, environment):
+    """Starts a process. The first speaks as it is, so that its progress bar stays one line."""
+    # Ctrl-C in a terminal reaches every process of its group; here it is this program's to forward.
+    options = {'env': environment, 'start_new_session': True, 'preexec_fn': _with_parent}
+    if number:
+        options |= {'stdout': subprocess.PIPE, 'stderr': subprocess.STDOUT, 'errors': 'replace'}
+    return subprocess.Popen(words, **options)
+
+
+def _with_parent():
+    """Should this program be killed, the kernel asks its processes to end."""
+    with contextlib.suppress(OSError, AttributeError):  # no Linux
+        ctypes.CDLL(None).prctl(DEATH_SIGNAL, signal.SIGTERM)
+
+
+def _repeat(number, lines):
+    """Prints what a process says, its number before each line."""
+    for line in lines:
+        print(f'[{number}] {line.rstrip()}', file=sys.stderr, flush=True)
+
+
+def _free_port():
+    with socket.socket() as free:
+        free.bind(('localhost', 0))
+        return free.getsockname()[1]
+
+
+if __name__ == '__main__':
+    commandline.run(main)

@@ -1,0 +1,203 @@
+"""Several processes of one run: how they find each other, and who is missing.
+
+JAX joins processes by itself, but a process whose partner never starts is ended by it without a
+word on which. So the processes call their numbers first, on the port that JAX will then take.
+"""
+
+import json
+import socket
+import sys
+import time
+
+import jax
+from absl import flags
+
+from pretrain.errors import UserError
+
+ANSWER_BYTES = 65_536
+PAUSE_S = 0.2  # between attempts to reach process 0
+
+
+class Flags:
+    """The values of the flags that `define_flags` has defined."""
+
+    def __init__(self):
+        self.distributed = flags.DEFINE_bool(
+            'distributed', False,
+            'Join the processes that SLURM, GKE, a Cloud TPU or Open MPI has started.',
+        )  # fmt: skip
+        self.coordinator = flags.DEFINE_string(
+            'coordinator', '', 'host:port of process 0, where nothing tells it by itself.'
+        )
+        self.processes = flags.DEFINE_integer('processes', 1, 'Number of processes of the run.')
+        self.process = flags.DEFINE_integer('process', 0, 'Number of this process, from 0.')
+        self.join_timeout = flags.DEFINE_integer(
+            'join_timeout', 300, 'Seconds to wait for the other processes.', lower_bound=1
+        )
+
+
+def define_flags():
+    """Defines --distributed, --coordinator, --processes, --process and --join_timeout."""
+    return Flags()
+
+
+def join(given):
+    """Joins the other processes of the run, where the flags say that there are any.
+
+    Args:
+        given: Flags.
+
+    Raises:
+        UserError: the flags contradict each other, or --distributed finds no cluster.
+    """
+    address, count, own = given.coordinator.value, given.processes.value, given.process.value
+    timeout = given.join_timeout.value
+    devices = None
+    if given.distributed.value:
+        if address or count != 1 or own:
+            raise UserError(
+                '--distributed finds coordinator, number and count of the processes by itself: '
+                'leave out --coordinator, --processes and --process, or leave out --distributed'
+            )
+        address, count, own, devices = _detected(timeout)
+    elif not address:
+        if count != 1 or own:
+            raise UserError('--processes and --process need --coordinator=HOST:PORT of process 0')
+        return
+    if not 0 <= own < count:
+        raise UserError(
+            f'--process={own} is not one of the --processes={count}: they are counted from 0'
+        )
+    host, _, port = address.rpartition(':')
+    if not (host and port.isdecimal() and 0 < int(port) < 65_536):
+        raise UserError(f'--coordinator={address!r} is not HOST:PORT, as in 10.0.0.1:1234')
+    if count > 1:
+        problem = call_roll(host.strip('[]'), int(port), count, own, timeout)
+        if problem:
+            # No mistake in the flags (that would be 2): started again, it may go well.
+            print(f'error: process {own} of {count}: {problem}', file=sys.stderr)
+            sys.exit(1)
+    jax.distributed.initialize(
+        address, count, own, local_device_ids=devices, initialization_timeout=timeout,
+        cluster_detection_method='deactivate',
+    )  # fmt: skip
+
+
+def _detected(timeout):
+    """(address of process 0, number of processes, own number, own devices), by JAX's detection."""
+    # JAX detects and joins in one call; the roll call stands between the two.
+    from jax._src.clusters import ClusterEnv
+
+    found = ClusterEnv.auto_detect_unset_distributed_params(None, None, None, None, None, timeout)
+    if None in found[:3]:
+        raise UserError(
+            '--distributed finds neither SLURM nor GKE, Cloud TPU or Open MPI here: start it by '
+            'them, or give --coordinator=HOST:PORT --processes=N --process=I'
+        )
+    return found
+
+
+def call_roll(host, port, count, own, timeout):
+    """Waits until all processes are there.
+
+    Args:
+        host, port: where process 0 listens. count: number of processes. own: number of this one.
+        timeout: seconds.
+
+    Returns:
+        What is wrong, in words; None when all are there.
+    """
+    until = time.monotonic() + timeout
+    if own == 0:
+        return _listen(port, count, timeout, until)
+    return _answer(host, port, count, own, timeout, until)
+
+
+def _listen(port, count, timeout, until):
+    """Process 0: collects the numbers of the others, then tells all of them how it went."""
+    there, problem = {}, None
+    with _listening(port) as server:
+        while len(there) < count - 1 and not problem:
+            try:
+                server.settimeout(max(0.01, until - time.monotonic()))
+                line, _ = server.accept()
+                line.settimeout(max(0.01, until - time.monotonic()))
+                number, others = json.loads(line.recv(ANSWER_BYTES))
+            except TimeoutError:
+                missing = [str(n) for n in range(1, count) if n not in there]
+                problem = _missing(missing, count, timeout)
+                break
+            except (OSError, ValueError, TypeError):  # something else that tried this port
+                continue
+            if others != count:
+                problem = f'process {number} was told of {others} processes, process 0 of {count}'
+            elif number in there:
+                problem = f'two processes say that they are number {number}'
+            there[number] = line
+        for line in there.values():
+            _tell(line, problem)
+    return problem
+
+
+def _missing(numbers, count, timeout):
+    named = ', '.join(numbers[:8]) + (f' and {len(numbers) - 8} more' if len(numbers) > 8 else '')
+    verb = 'has' if len(numbers) == 1 else 'have'
+    noun = 'process' if len(numbers) == 1 else 'processes'
+    return (
+        f'after {timeout} s {noun} {named} of {count} {verb} not started: see why in their own '
+        'output, or raise --join_timeout'
+    )
+
+
+def _listening(port):
+    try:
+        return socket.create_server(
+            ('', port), family=socket.AF_INET6, backlog=4096, dualstack_ipv6=True
+        )
+    except OSError:
+        pass
+    try:  # a machine without IPv6
+        return socket.create_server(('', port), backlog=4096)
+    except OSError as error:
+        raise UserError(
+            f'--coordinator: process 0 cannot listen at port {port} ({error.strerror}): '
+            'give a port that is free'
+        ) from None
+
+
+def _tell(line, problem):
+    """Sends the answer, and waits until the other side has closed: the port is free again then."""
+    try:
+        line.settimeout(5)
+        line.sendall(json.dumps(problem).encode())
+        line.shutdown(socket.SHUT_WR)
+        while line.recv(ANSWER_BYTES):
+            pass
+    except OSError:
+        pass
+    finally:
+        line.close()
+
+
+def _answer(host, port, count, own, timeout, until):
+    """Another process: gives its number, and waits for the word of process 0."""
+    while time.monotonic() < until:
+        try:
+            with socket.create_connection((host, port), timeout=5) as line:
+                line.sendall(json.dumps([own, count]).encode())
+                # A little longer than process 0 waits for the others.
+                line.settimeout(max(0.01, until - time.monotonic()) + 10)
+                answer = b''
+                while part := line.recv(ANSWER_BYTES):
+                    answer += part
+                if answer:
+                    return json.loads(answer)
+        except socket.gaierror:
+            pass  # a name that the network does not know yet
+        except (OSError, ValueError):
+            pass
+        time.sleep(PAUSE_S)
+    return (
+        f'after {timeout} s process 0 has not started at {host}:{port}: see why in its own output, '
+        'check the address, or raise --join_timeout'
+    )
