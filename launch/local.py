@@ -12,6 +12,7 @@ started again, at most N times: training goes on from the last checkpoint. What 
 import contextlib
 import ctypes
 import os
+import re
 import shlex
 import signal
 import socket
@@ -41,6 +42,7 @@ PORT = flags.DEFINE_integer('port', 0, 'Port of process 0; 0: one that is free.'
 DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Print the commands and start nothing.')
 COMMANDS = ('pretrain.train',)  # those that know several processes
 USER_ERROR = 2
+NOISE = re.compile(rb'\[Gloo\] Rank[^\n]*\n')  # of the library that joins CPUs
 
 
 def main(argv):
@@ -104,9 +106,15 @@ def run(command):
     try:
         for number, (words, changes) in enumerate(commands(command, PORT.value or _free_port())):
             started.append(_start(number, words, os.environ | changes))
-        for number, each in enumerate(started[1:], 1):
-            threading.Thread(target=_repeat, args=(number, each.stdout), daemon=True).start()
+        speaking = [
+            threading.Thread(target=_repeat, args=(number, each.stdout or each.stderr), daemon=True)
+            for number, each in enumerate(started)
+        ]
+        for each in speaking:
+            each.start()
         code = _watch(started, stopped)
+        for each in speaking:
+            each.join(5)
     finally:
         for each in started:
             if each.poll() is None:
@@ -135,12 +143,15 @@ def _watch(started, stopped):
 
 
 def _start(number, words, environment):
-    """Starts a process. The first speaks as it is, so that its progress bar stays one line."""
-    # Ctrl-C in a terminal reaches every process of its group; here it is this program's to forward.
-    options = {'env': environment, 'start_new_session': True, 'preexec_fn': _with_parent}
+    """Starts a process. What it says comes through a pipe, but for the results of the first."""
     if number:
-        options |= {'stdout': subprocess.PIPE, 'stderr': subprocess.STDOUT, 'errors': 'replace'}
-    return subprocess.Popen(words, **options)
+        output = {'stdout': subprocess.PIPE, 'stderr': subprocess.STDOUT}
+    else:
+        output = {'stderr': subprocess.PIPE}
+    # Ctrl-C in a terminal reaches every process of its group; here it is this program's to forward.
+    return subprocess.Popen(
+        words, env=environment, start_new_session=True, preexec_fn=_with_parent, **output
+    )
 
 
 def _with_parent():
@@ -149,10 +160,17 @@ def _with_parent():
         ctypes.CDLL(None).prctl(DEATH_SIGNAL, signal.SIGTERM)
 
 
-def _repeat(number, lines):
-    """Prints what a process says, its number before each line."""
-    for line in lines:
-        print(f'[{number}] {line.rstrip()}', file=sys.stderr, flush=True)
+def _repeat(number, output):
+    """Prints what a process says: of the first as it is, of another its number before each line."""
+    begun = b''
+    while chunk := output.read1():
+        if number == 0:  # its progress bar is one line that never ends
+            said = NOISE.sub(b'', chunk)
+        else:
+            *lines, begun = (begun + chunk).split(b'\n')
+            said = b''.join(b'[%d] %s\n' % (number, x) for x in lines if not NOISE.match(x + b'\n'))
+        sys.stderr.buffer.write(said)
+        sys.stderr.flush()
 
 
 def _free_port():

@@ -269,3 +269,27 @@ def global_array(mesh: Mesh, rows_tree, batch_size: int):
         return jax.make_array_from_callback((batch_size, *rows.shape[1:]), sharding, shard)
 
     return jax.tree.map(place, rows_tree)
+
+
+def check_batch(mesh, batch_size, parts):
+    """Refuses a batch that does not divide into its parts and over the mesh.
+
+    Args:
+        mesh: of `make_mesh`. batch_size: rows of the global batch. parts: it is worked off in.
+
+    Raises:
+        UserError: it does not; a size that does is named.
+    """
+    if batch_size % parts:
+        raise UserError(
+            f'batch_size={batch_size} is not divisible by accumulation={parts}: '
+            f'set batch_size={-(-batch_size // parts) * parts}, or another accumulation'
+        )
+    process_rows(mesh, batch_size)
+    shards = batch_shards(mesh)
+    if batch_size // parts % shards:
+        raise UserError(
+            f'batch_size={batch_size} in accumulation={parts} parts makes parts of '
+            f'{batch_size // parts} windows, which the mesh cannot split into {shards}: '
+            f'set batch_size={-(-batch_size // (parts * shards)) * parts * shards}'
+        )

@@ -74,7 +74,7 @@ def main(argv):
     mesh = meshes.make_mesh(config.mesh)
     plan = phases.plan(config)
     for phase in plan:
-        check_batch(phase.batch_size, config.accumulation, mesh)
+        partitioning.check_batch(mesh, phase.batch_size, config.accumulation)
     run_folder.check_config(workdir, config, ACCEPT_CHANGES.value)
     data = run_folder.with_own_tokenizer(workdir, config.data)
     assembly.check_before_data(config, plan, data.tokenizer)
@@ -260,23 +260,6 @@ def check_counts(config):
         value = functools.reduce(lambda c, key: c[key], name.split('.'), config)
         if value < bound:
             raise UserError(f'{name}={value} must be at least {bound}')
-
-
-def check_batch(batch, parts, mesh):
-    """Refuses a batch that does not divide into its parts and over the mesh."""
-    if batch % parts:
-        raise UserError(
-            f'batch_size={batch} is not divisible by accumulation={parts}: '
-            f'set batch_size={-(-batch // parts) * parts}, or another accumulation'
-        )
-    partitioning.process_rows(mesh, batch)
-    shards = partitioning.batch_shards(mesh)
-    if batch // parts % shards:
-        raise UserError(
-            f'batch_size={batch} in accumulation={parts} parts makes parts of {batch // parts} '
-            f'windows, which the mesh cannot split into {shards}: '
-            f'set batch_size={-(-batch // (parts * shards)) * parts * shards}'
-        )
 
 
 class Stage(NamedTuple):

@@ -113,7 +113,8 @@ def test_a_rule_that_is_missing_is_noticed(monkeypatch, rule, lies_whole):
 
 
 @pytest.mark.parametrize(
-    ('names', 'lies_whole'), [('B', 'rows'), ('LT', 'length'), ('HG', 'heads'), ('F', 'hidden units')]
+    ('names', 'lies_whole'),
+    [('B', 'rows'), ('LT', 'length'), ('HG', 'heads'), ('F', 'hidden units')],
 )
 def test_a_dimension_that_is_missing_is_noticed(monkeypatch, names, lies_whole):
     kept = {name: axis for name, axis in partitioning.DIMENSIONS.items() if name not in names}

@@ -1,0 +1,165 @@
+"""Says before a pod is rented whether a run fits, how it communicates, how fast it can be.
+
+    python -m launch.plan --config=configs/t5.py:11b --topology=v5p:4x4x8 --mesh=fsdp=32,tensor=4
+    python -m launch.plan --config=configs/bert.py:large --topology=v5e:4x4 --search
+
+Compiles the train step that `pretrain.train` would run, with the compiler of those devices, on a
+machine that has none (`pip install libtpu` once), and reads the program that comes out. Nothing is
+downloaded, prepared or run.
+"""
+
+import json
+
+import jax
+from absl import flags
+
+from launch import budget, search, step_program, topology
+from pretrain import assembly, commandline
+from pretrain.data.shards import write_whole
+from pretrain.errors import UserError
+
+CONFIG = commandline.define_config()
+TOPOLOGY = flags.DEFINE_string(
+    'topology', None, "Devices: 'v5p:4x4x8', 'v5p-256', '2*v5e:16x16' (two slices), 'cpu:8'.",
+    required=True,
+)  # fmt: skip
+MESH = flags.DEFINE_string('mesh', '', "Mesh in place of the config's.")
+SEARCH = flags.DEFINE_bool('search', False, 'Try meshes and model.remat, and rank what fits.')
+TRIES = flags.DEFINE_integer('tries', 8, 'Programs that --search compiles at most.', lower_bound=1)
+OUT = flags.DEFINE_string('out', '', 'JSON file for the numbers.')
+GIB = 2**30
+
+
+def main(argv):
+    """Plans one mesh, or several."""
+    if len(argv) > 1:
+        raise UserError(f'unknown argument {argv[1]!r}')
+    config = CONFIG.value
+    if config is None:
+        raise UserError('--config is missing: for example --config=configs/t5.py:11b')
+    if not TOPOLOGY.value.strip().lower().startswith('gpu'):
+        jax.config.update('jax_platforms', 'cpu')
+    assembly.use_compilation_cache(config.data.cache)
+    found = topology.find(TOPOLOGY.value)
+    if MESH.value:
+        config.mesh = MESH.value
+    if SEARCH.value:
+        tried = search.run(config, found, TRIES.value)
+        print(search.table(tried))
+        record = [
+            {'mesh': each.mesh, 'remat': each.remat, **budget.record(each.budget)} for each in tried
+        ]
+    else:
+        step = step_program.describe(config, found.devices)
+        made = budget.make(step, found)
+        print(report(config, found, step, made))
+        record = budget.record(made)
+    if OUT.value:
+        facts = {'config': config.name, 'topology': found.name, 'plan': record}
+        with write_whole(OUT.value) as file:
+            file.write(json.dumps(facts, indent=1).encode())
+
+
+def report(config, found, step, made):
+    """What was found, in lines.
+
+    Args:
+        config: of the run. found: topology.Topology. step: step_program.Step. made: budget.Budget.
+    """
+    mesh = ','.join(f'{axis}={size}' for axis, size in step.mesh.shape.items())
+    lines = [
+        f'{config.objective.name} {config.name} on {found.name}: {step.mesh.size} devices, mesh '
+        f'{mesh}, '
+        f'{step.batch_size} windows of {made.tokens // step.batch_size} tokens a step, '
+        f'remat={config.model.remat}',
+        f'{made.parameters:,} parameters',
+        '',
+        'GiB of a device',
+    ]
+    parts = [*made.state.items(), ('activations, gradients', made.temporary), ('code', made.code)]
+    lines += [f'{name:>24}  {size / GIB:10.3f}' for name, size in parts if size]
+    lines += ['', verdict(config, step, made)]
+    lines += [f'left whole on every device: {path}: {why}' for path, why in step.split.items()]
+    if made.refused:
+        return '\n'.join(lines)
+    whole = made.flops * step.mesh.size
+    lines += [
+        '',
+        f'{whole:.3e} FLOPs a step, {made.flops / made.model_flops:.2f} times those of the model',
+    ]
+    for name, count in made.kernels.items():
+        lines.append(f'not counted in them: kernel {name!r}, {count:.0f} times a step')
+    lines += [f'counted once, its length is unknown: loop {name}' for name in made.loops]
+    lines += ['', *communication(made.collectives)]
+    if made.bound:
+        lines += ['', *times(found, step, made)]
+    lines.append(f'compiled in {made.compile_seconds:.0f} s')
+    return '\n'.join(lines)
+
+
+def verdict(config, step, made):
+    """Whether it fits, and if not what to change."""
+    if made.memory is None:
+        return f'{made.total / GIB:.1f} GiB a device; how much it has is not known'
+    has = f'{made.memory / GIB:.0f}'
+    if made.fits:
+        spare = (made.memory - made.total) / GIB
+        return f'fits: {made.total / GIB:.2f} of {has} GiB, {spare:.1f} to spare'
+    needs = f'{made.total / GIB:.0f} GiB' if made.total else 'more'
+    return f'does not fit: needs {needs} of {has}: {mend(config, step, made)}'
+
+
+def mend(config, step, made):
+    """What to change for a run that does not fit."""
+    shape = step.mesh.shape
+    state = sum(made.state.values())
+    if state > made.memory / 2 and shape['data'] > 1:
+        # As much of data as brings the state to half of the memory.
+        data = shape['data']
+        enough = [n for n in range(2, data + 1) if data % n == 0 and state / n <= made.memory / 2]
+        size = enough[0] if enough else data
+        return f'raise fsdp to {shape["fsdp"] * size} and lower data to {data // size}'
+    if state > made.memory / 2:
+        return 'its state takes more than half: more devices, or optimizer.name=adafactor'
+    if config.model.remat != 'full':
+        return 'set model.remat=full'
+    rows = step.batch_size // (shape['data'] * shape['fsdp']) // config.accumulation
+    if rows > 1:
+        return f'set accumulation={2 * config.accumulation}'
+    return 'raise tensor or sequence, or take more devices'
+
+
+def communication(traffic):
+    """The table of collectives."""
+    if not traffic:
+        return ['no communication between devices']
+    heads = 'collective', 'mesh axis', 'a step', 'GB in all', 'GB sent'
+    lines = ['{:>20}  {:>16}  {:>8}  {:>10}  {:>9}'.format(*heads)]
+    for each in traffic:
+        lines.append(
+            f'{each.kind:>20}  {each.axes:>16}  {each.count:8,.0f}  {each.payload / 1e9:10.3f}  '
+            f'{each.sent / 1e9:9.3f}'
+            + (f'  ({each.between / 1e9:.3f} to other slices)' if each.between else '')
+        )
+    return lines
+
+
+def times(found, step, made):
+    """The least time of a step, and what bounds it."""
+    slowest = max(made.seconds, key=made.seconds.get)
+    parts = ', '.join(f'{name} {1e3 * value:.1f}' for name, value in made.seconds.items())
+    rate = made.tokens / made.bound
+    use = made.model_flops / found.chip.flops / made.bound
+    lines = [
+        f'a step takes at least {1e3 * made.bound:.1f} ms, bound by {slowest} (ms: {parts}): at '
+        f'most {rate:,.0f} tokens/s, {use:.0%} of the peak',
+        f'with nothing hidden behind anything {1e3 * sum(made.seconds.values()):.1f} ms',
+        f'chip: {found.chip.source}',
+    ]
+    if any(each.between for each in made.collectives) and 'network' not in made.seconds:
+        lines.append('what the network between the slices adds is not known')
+    return lines
+
+
+if __name__ == '__main__':
+    commandline.run(main)

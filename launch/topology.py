@@ -1,0 +1,147 @@
+"""Devices by name: TPU slices that are not there, and the CPU or GPU that is.
+
+The TPU compiler comes with the package libtpu and runs on any machine; its devices are
+descriptions, which a program can be compiled for and not run on.
+"""
+
+import contextlib
+import difflib
+import importlib.util
+import math
+import os
+import re
+from typing import NamedTuple
+
+import jax
+
+from launch.chips import CHIPS, Chip
+from pretrain.errors import UserError
+
+# Slices that can be had. A generation with three axes also has all cuboids of sides that 4 divides.
+FLAT = ('1x1', '2x2', '2x4', '4x4', '4x8', '8x8', '8x16', '16x16')
+DEEP = (
+    '2x2x1', '2x2x2', '2x2x4', '2x4x4', '4x4x4', '4x4x8', '4x8x8', '8x8x8', '8x8x16', '8x16x16',
+    '16x16x16',
+)  # fmt: skip
+SHAPES = {'v4': DEEP, 'v5e': FLAT, 'v5p': (*DEEP, '16x16x24'), 'v6e': FLAT}
+CORES = {'v4': 2, 'v5p': 2}  # what Cloud TPU counts in names like v5p-128; else chips
+ALIASES = {'v5litepod': 'v5e', 'v5lite': 'v5e', 'v5': 'v5p'}
+
+
+class Topology(NamedTuple):
+    """name: 'v5p:4x4x8', with '2*' before it for two slices. devices: of JAX, or descriptions of
+    devices. chip: what they can do; None where no table says. memory: bytes of one; None: unknown.
+    """
+
+    name: str
+    devices: list
+    chip: Chip | None
+    memory: float | None
+
+
+def find(name):
+    """The Topology of a name.
+
+    Args:
+        name: 'v5p:4x4x8', 'v5p-128' (as Cloud TPU counts), '2*v5e:16x16' (two slices), 'cpu:8' or
+            'gpu:1' (devices of this machine).
+
+    Raises:
+        UserError: there is no such topology, or no compiler for it.
+    """
+    text = name.strip().lower()
+    here = re.fullmatch(r'(cpu|gpu):([1-9]\d*)', text)
+    if here:
+        return _local(here[1], int(here[2]))
+    slices, _, one = text.rpartition('*')
+    if slices and not re.fullmatch(r'[1-9]\d*', slices):
+        raise UserError(f"--topology={name!r}: before * stands a number of slices, as in '2*{one}'")
+    generation, shape = _shape(one, name)
+    devices = _described(f'{generation}:{shape}', int(slices or 1), name)
+    chip = CHIPS.get(devices[0].device_kind)
+    many = f'{slices}*' if slices else ''
+    return Topology(f'{many}{generation}:{shape}', devices, chip, chip and chip.memory)
+
+
+def _shape(text, name):
+    """('v5p', '4x4x8') of 'v5p:4x4x8' or 'v5p-256'."""
+    found = re.fullmatch(r'(\w+?)(?::(\d+(?:x\d+)+)|-(\d+))', text)
+    generation = ALIASES.get(found[1], found[1]) if found else text.split(':')[0].split('-')[0]
+    if generation not in SHAPES or not found:
+        known = [f'{g}:{shape}' for g, shapes in SHAPES.items() for shape in shapes]
+        near = difflib.get_close_matches(text, known, 1, 0.3) or ['v5e:4x4']
+        raise UserError(f'--topology={name!r} is no topology: did you mean {near[0]}?')
+    shapes = SHAPES[generation]
+    if found[3]:
+        chips = int(found[3]) / CORES.get(generation, 1)
+        fitting = [shape for shape in shapes if _chips(shape) == chips]
+        if fitting:
+            return generation, fitting[0]
+    elif found[2] in shapes or _cuboid(generation, found[2]):
+        return generation, found[2]
+    else:
+        chips = _chips(found[2])
+    near = min(shapes, key=lambda shape: abs(math.log(_chips(shape) / max(chips, 0.5))))
+    raise UserError(f'--topology={name!r} is no {generation}: the nearest is {generation}:{near}')
+
+
+def _chips(shape):
+    return math.prod(map(int, shape.split('x')))
+
+
+def _cuboid(generation, shape):
+    sides = [int(side) for side in shape.split('x')]
+    largest = _chips(SHAPES[generation][-1])
+    deep = len(sides) == 3 and generation in CORES
+    return deep and all(side and side % 4 == 0 for side in sides) and _chips(shape) <= largest
+
+
+def _described(shape, slices, name):
+    """Descriptions of the devices of TPU slices."""
+    if importlib.util.find_spec('libtpu') is None:
+        raise UserError(
+            f'--topology={name!r} needs the TPU compiler, which is not installed: '
+            "pip install 'pretraining-objectives[tpu]', or pip install libtpu"
+        )
+    from jax.experimental import topologies
+
+    # The compiler looks for the machine that it runs on; these spare it the search.
+    os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')
+    os.environ.setdefault('TPU_ACCELERATOR_TYPE', 'v5litepod-16')
+    os.environ.setdefault('TPU_WORKER_HOSTNAMES', 'localhost')
+    options = {}
+    if shape.startswith('v4:'):
+        options['chip_config_name'] = 'megacore'  # a chip is one device, as on Cloud TPU
+    if shape.endswith(':1x1'):
+        options['chips_per_host_bounds'] = (1, 1, 1)
+    if slices > 1:
+        options['num_slices'] = slices
+    try:
+        return topologies.get_topology_desc(
+            platform='tpu', topology_name=shape, **options
+        ).devices
+    except Exception as error:
+        said = str(error).splitlines()[0]
+        raise UserError(f'--topology={name!r}: the TPU compiler refuses it: {said}') from None
+
+
+def _local(platform, count):
+    """Devices of this machine."""
+    if platform == 'cpu':
+        # Before the first device is used; a program that already has devices keeps its own.
+        with contextlib.suppress(RuntimeError):
+            jax.config.update('jax_num_cpu_devices', count)
+    try:
+        devices = jax.devices(platform)
+    except RuntimeError:
+        raise UserError(f'--topology={platform}:{count}: JAX finds no {platform} here') from None
+    if len(devices) < count:
+        raise UserError(
+            f'--topology={platform}:{count}: this machine has {len(devices)}: '
+            f'give {platform}:{len(devices)}'
+        )
+    chip = CHIPS.get(devices[0].device_kind)
+    memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / count
+    if platform == 'gpu':
+        memory = (devices[0].memory_stats() or {}).get('bytes_limit', chip and chip.memory)
+    return Topology(f'{platform}:{count}', devices[:count], chip, memory)
