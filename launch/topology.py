@@ -109,6 +109,8 @@ def _described(shape, slices, name):
     os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')
     os.environ.setdefault('TPU_ACCELERATOR_TYPE', 'v5litepod-16')
     os.environ.setdefault('TPU_WORKER_HOSTNAMES', 'localhost')
+    # It lets one process at a time use the machine's TPUs; here nobody uses any.
+    os.environ.setdefault('ALLOW_MULTIPLE_LIBTPU_LOAD', '1')
     options = {}
     if shape.startswith('v4:'):
         options['chip_config_name'] = 'megacore'  # a chip is one device, as on Cloud TPU

@@ -1,57 +1,12 @@
-"""A text to train on, the commands as their users call them, tiny runs that tasks start from."""
+"""A vocabulary, a finished run, tiny runs that tasks start from."""
 
 import json
 import random
-import subprocess
-import sys
-import tempfile
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from objectives import contract
-
-# Forks before any device is touched, so that a dozen calls import jax once.
-FORKED = """
-import json, os, sys
-import pretrain.{command} as module
-from pretrain import commandline
-for i, argv in enumerate(json.loads(sys.stdin.read())):
-    if os.fork() == 0:
-        for stream, name in ((1, 'out'), (2, 'err')):
-            os.dup2(os.open(f'{{sys.argv[1]}}/{{i}}.{{name}}', os.O_WRONLY | os.O_CREAT), stream)
-        sys.argv = ['pretrain.{command}', *argv]
-        commandline.run(module.main, {run_flag!r}, getattr(module, 'default_config', None))
-    status = os.waitstatus_to_exitcode(os.wait()[1])
-    open(f'{{sys.argv[1]}}/{{i}}.code', 'w').write(str(status))
-"""
-
-
-@pytest.fixture(scope='session')
-def text_folder(tmp_path_factory):
-    """Twenty files of made-up sentences."""
-    folder = tmp_path_factory.mktemp('text')
-    rng = random.Random(0)
-    syllables = ['ka', 'lo', 'mi', 'ter', 'on', 'sa', 've', 'ru', 'den', 'pi']
-    words = [''.join(rng.choices(syllables, k=rng.randrange(1, 4))) for _ in range(150)]
-    for i in range(20):
-        sentences = [' '.join(rng.choices(words, k=8)).capitalize() + '.' for _ in range(40)]
-        (folder / f'{i}.txt').write_text(' '.join(sentences))
-    return folder
-
-
-@pytest.fixture(scope='session')
-def small(text_folder, tmp_path_factory):
-    """Flags of a run on that text: seconds long, and the corpus shared by all."""
-    return [
-        '--config=configs/gpt.py:smoke',
-        f'--config.data.source=text:{text_folder}',
-        f'--config.data.cache={tmp_path_factory.mktemp("cache")}',
-        '--config.data.vocabulary_size=400',
-        '--config.data.validation_fraction=0.2',
-        '--config.eval.windows=0',
-    ]
 
 
 @pytest.fixture(scope='session')
@@ -65,65 +20,6 @@ def vocabulary():
         modes={'R': 6, 'X': 7, 'S': 8}, sentinels=tuple(range(95, 75, -1)),
         word_start_V=np.arange(96) % 3 == 0, bytes_V=bytes_V.astype(np.int32),
     )  # fmt: skip
-
-
-@pytest.fixture(scope='session')
-def start(environment, request):
-    """start('train', *flags) -> Popen."""
-
-    def start(command, *flags, **changes):
-        return subprocess.Popen(
-            [sys.executable, '-m', f'pretrain.{command}', *map(str, flags)],
-            env=environment | changes, cwd=request.config.rootpath, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
-
-    return start
-
-
-@pytest.fixture(scope='session')
-def call(start):
-    """call('train', *flags) -> CompletedProcess."""
-
-    def call(command, *flags, **changes):
-        process = start(command, *flags, **changes)
-        out, err = process.communicate(timeout=300)
-        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
-
-    return call
-
-
-@pytest.fixture
-def call_many(environment, request, tmp_path):
-    """call_many('train', [flags, flags, ...]) -> [(exit code, stdout, stderr), ...]."""
-
-    def call_many(command, calls, run_flag=None):
-        folder = Path(tempfile.mkdtemp(prefix='calls', dir=tmp_path))
-        script = FORKED.format(command=command, run_flag=run_flag)
-        subprocess.run(
-            [sys.executable, '-c', script, folder], input=json.dumps(calls), text=True, timeout=300,
-            env=environment, cwd=request.config.rootpath, check=True,
-        )  # fmt: skip
-        read = lambda i, name: (folder / f'{i}.{name}').read_text()  # noqa: E731
-        return [(int(read(i, 'code')), read(i, 'out'), read(i, 'err')) for i in range(len(calls))]
-
-    return call_many
-
-
-@pytest.fixture
-def refused(call_many):
-    """refused('train', [(flags, what is said), ...]): one line, exit code 2, no traceback."""
-
-    def refused(command, cases, run_flag=None):
-        results = call_many(command, [flags for flags, _ in cases], run_flag)
-        for (flags, says), (code, _, err) in zip(cases, results, strict=True):
-            said = [line for line in err.splitlines() if line.startswith('error: ')]
-            assert code == 2, (flags, err)
-            assert len(said) == 1, (flags, err)
-            assert says in said[0], (flags, said)
-            assert 'Traceback' not in err, (flags, err)
-
-    return refused
 
 
 @pytest.fixture(scope='session')
