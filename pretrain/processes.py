@@ -16,6 +16,7 @@ from pretrain.errors import UserError
 
 ANSWER_BYTES = 65_536
 PAUSE_S = 0.2  # between attempts to reach process 0
+STRANGER_S = 5  # who calls and says nothing for so long is none of ours
 
 
 class Flags:
@@ -118,25 +119,38 @@ def _listen(port, count, timeout, until):
     there, problem = {}, None
     with _listening(port) as server:
         while len(there) < count - 1 and not problem:
+            server.settimeout(max(0.01, until - time.monotonic()))
             try:
-                server.settimeout(max(0.01, until - time.monotonic()))
                 line, _ = server.accept()
-                line.settimeout(max(0.01, until - time.monotonic()))
-                number, others = json.loads(line.recv(ANSWER_BYTES))
             except TimeoutError:
                 missing = [str(n) for n in range(1, count) if n not in there]
                 problem = _missing(missing, count, timeout)
                 break
-            except (OSError, ValueError, TypeError):  # something else that tried this port
+            number, others = _heard(line)
+            if number is None:
+                line.close()
                 continue
             if others != count:
                 problem = f'process {number} was told of {others} processes, process 0 of {count}'
             elif number in there:
                 problem = f'two processes say that they are number {number}'
+                _tell(there[number], problem)
             there[number] = line
         for line in there.values():
             _tell(line, problem)
     return problem
+
+
+def _heard(line):
+    """(number of a process, count that it was told of); (None, None) of a stranger."""
+    try:
+        line.settimeout(STRANGER_S)
+        number, others = json.loads(line.recv(ANSWER_BYTES))
+        if type(number) is int and type(others) is int and 0 < number < others:
+            return number, others
+    except (OSError, ValueError, TypeError):
+        pass
+    return None, None
 
 
 def _missing(numbers, count, timeout):

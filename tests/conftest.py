@@ -1,5 +1,6 @@
 """Eight fake devices, a shared compilation cache, a text, and the commands as users call them."""
 
+import hashlib
 import json
 import os
 import random
@@ -9,7 +10,11 @@ import tempfile
 from pathlib import Path
 
 import jax
+import numpy as np
+import orbax.checkpoint as ocp
 import pytest
+
+from pretrain import restoration
 
 ROOT = Path(__file__).parent.parent
 COMPILED = ROOT / 'cache' / 'compiled-for-tests'
@@ -151,3 +156,24 @@ def refused(call_many):
             assert 'Traceback' not in err, (flags, err)
 
     return refused
+
+
+@pytest.fixture(scope='session')
+def bits():
+    """bits(workdir) -> (newest step, sha256 of its arrays, whatever the files look like)."""
+
+    def bits(workdir):
+        step = restoration.newest_whole(workdir)
+        digest = hashlib.sha256()
+        for item in ('params', 'optimizer'):
+            with ocp.PyTreeCheckpointer() as reader:
+                folder = workdir / 'checkpoints' / str(step) / item
+                metadata = reader.metadata(folder).item_metadata.tree
+                as_numpy = ocp.RestoreArgs(restore_type=np.ndarray)
+                arguments = jax.tree.map(lambda _, a=as_numpy: a, metadata)
+                tree = reader.restore(folder, restore_args=arguments)
+            for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+                digest.update(jax.tree_util.keystr(path).encode() + np.asarray(leaf).tobytes())
+        return step, digest.hexdigest()
+
+    return bits

@@ -1,17 +1,12 @@
 """The command as its users call it: runs, kills, resumes, refusals."""
 
-import hashlib
 import json
 import math
 import os
 import shutil
 import signal
-import socket
 import time
 
-import jax
-import numpy as np
-import orbax.checkpoint as ocp
 import pytest
 
 from pretrain import restoration, run_log
@@ -23,21 +18,6 @@ def rows(workdir):
         {k: v for k, v in row.items() if k not in run_log.TIME_FIELDS}
         for row in run_log.read_rows(workdir)
     ]
-
-
-def bits(workdir):
-    """sha256 of the newest checkpoint's arrays, through orbax, whatever its files look like."""
-    step = restoration.newest_whole(workdir)
-    digest = hashlib.sha256()
-    for item in ('params', 'optimizer'):
-        with ocp.PyTreeCheckpointer() as reader:
-            folder = workdir / 'checkpoints' / str(step) / item
-            metadata = reader.metadata(folder).item_metadata.tree
-            arguments = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), metadata)
-            tree = reader.restore(folder, restore_args=arguments)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-            digest.update(jax.tree_util.keystr(path).encode() + np.asarray(leaf).tobytes())
-    return step, digest.hexdigest()
 
 
 def wait_for_step(process, workdir, step):
@@ -67,7 +47,7 @@ def test_a_run_leaves_what_it_promises(trained):
     assert config['data']['vocabulary_size'] == 400
 
 
-def test_a_finished_run_is_not_run_again(trained, call, small):
+def test_a_finished_run_is_not_run_again(trained, call, small, bits):
     workdir, _ = trained
     before = bits(workdir), rows(workdir)
     done = call('train', *small, f'--workdir={workdir}')
@@ -80,7 +60,9 @@ LONG = ['--config.steps=40', '--config.checkpoint.every=5', '--config.log.every=
         '--config.model.dropout=0.1', '--config.sample.tokens=0']  # fmt: skip
 
 
-def test_killed_and_resumed_is_bit_for_bit_the_undisturbed_run(call, start, small, tmp_path):
+def test_killed_and_resumed_is_bit_for_bit_the_undisturbed_run(
+    call, start, small, bits, tmp_path
+):
     twin, killed = tmp_path / 'twin', tmp_path / 'killed'
     done = call('train', *small, *LONG, f'--workdir={twin}')
     assert done.returncode == 0, done.stderr
@@ -97,41 +79,6 @@ def test_killed_and_resumed_is_bit_for_bit_the_undisturbed_run(call, start, smal
     assert bits(twin)[0] == 40
     assert rows(killed) == rows(twin)
     assert [row['step'] for row in rows(twin)] == sorted({10, *range(2, 41, 2)})
-
-
-def two_processes(start, flags, workdir):
-    with socket.socket() as free:
-        free.bind(('localhost', 0))
-        port = free.getsockname()[1]
-    return [
-        start('train', *flags, f'--workdir={workdir}', f'--coordinator=localhost:{port}',
-              '--processes=2', f'--process={i}')
-        for i in range(2)
-    ]  # fmt: skip
-
-
-def test_two_processes_killed_and_resumed(start, small, tmp_path, trained):
-    flags = [*small, *LONG, '--config.mesh=data=2', '--config.checkpoint.every=10']
-    twin, killed = tmp_path / 'twin', tmp_path / 'killed'
-
-    def finish(processes):
-        ended = [p.communicate(timeout=240) for p in processes]
-        assert [p.returncode for p in processes] == [0, 0], ended
-        return ended
-
-    finish(two_processes(start, flags, twin))
-    processes = two_processes(start, flags, killed)
-    wait_for_step(processes[0], killed, 22)
-    for process in processes:
-        process.kill()
-    for process in processes:
-        process.communicate()
-    assert 0 < restoration.newest_whole(killed) < 40
-    ended = finish(two_processes(start, flags, killed))
-    assert 'resumed from step' in ended[0][0]
-    assert 'parameters' not in ended[1][0]  # only process 0 speaks
-    assert bits(killed) == bits(twin)
-    assert rows(killed) == rows(twin)
 
 
 def test_sigterm_saves_and_the_same_command_goes_on(start, call, small, tmp_path):

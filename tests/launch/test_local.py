@@ -1,0 +1,123 @@
+"""Real processes on this machine: they join, one dies and all start again."""
+
+import json
+import os
+import re
+import signal
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from pretrain import restoration
+
+RUN = [
+    '--config.steps=40', '--config.checkpoint.every=10', '--config.checkpoint.keep=10',
+    '--config.eval.every=100', '--config.log.every=1', '--config.mesh=data=2,fsdp=2',
+]  # fmt: skip
+
+
+def launched(start, small, workdir, *flags):
+    command = ['--processes=2', '--devices=2', *flags, '--', 'pretrain.train', *small, *RUN]
+    return start('launch.local', *command, f'--workdir={workdir}')
+
+
+def children(pid):
+    """Process numbers of the processes that a process has started, in the order of their start."""
+    return [int(n) for n in open(f'/proc/{pid}/task/{pid}/children').read().split()]
+
+
+def wait_for(process, what):
+    """Waits until what() is true while a process runs."""
+    for _ in range(2400):
+        if what():
+            return
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    raise AssertionError('it takes too long')
+
+
+def losses(workdir):
+    """Of the logged steps, in order; a step that was made again counts as it was made last."""
+    rows = (json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines())
+    return list({row['step']: row['loss'] for row in rows}.values())
+
+
+def lines(workdir):
+    """How many steps have been logged."""
+    path = workdir / 'metrics.jsonl'
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+@pytest.fixture(scope='module')
+def undisturbed(start, small, tmp_path_factory):
+    """The folder of a run of two processes, and what it printed."""
+    workdir = tmp_path_factory.mktemp('local') / 'undisturbed'
+    process = launched(start, small, workdir)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    return workdir, out, err
+
+
+def test_every_process_says_what_falls_to_it(undisturbed):
+    _, out, err = undisturbed
+    mesh = 'mesh data=2,fsdp=2,tensor=1,sequence=1'
+    assert f'process 0 of 2: 2 of 4 devices (cpu), {mesh}, windows 1 to 4 of each 8' in out
+    assert f'[1] process 1 of 2: 2 of 4 devices (cpu), {mesh}, windows 5 to 8 of each 8' in err
+    assert 'parameters' not in err  # only process 0 says the rest
+    assert 'Gloo' not in out + err
+
+
+def test_two_processes_compute_what_one_device_computes(undisturbed, call, small, tmp_path):
+    done = call('train', *small, *RUN, '--config.mesh=data=1', f'--workdir={tmp_path}')
+    assert done.returncode == 0, done.stderr
+    one, two = losses(tmp_path), losses(undisturbed[0])
+    assert len(one) == 40
+    np.testing.assert_allclose(two[:20], one[:20], rtol=1e-5)
+
+
+def test_one_of_two_is_killed_and_all_start_again(undisturbed, start, small, bits, tmp_path):
+    workdir = tmp_path / 'killed'
+    process = launched(start, small, workdir, '--restarts=1', '--grace=1')
+    wait_for(process, lambda: lines(workdir) >= 22)
+    os.kill(children(process.pid)[1], signal.SIGKILL)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert 'exit code 137: starting again, 0 left' in err
+    assert int(re.search(r'resumed from step (\d+)', out)[1]) in (10, 20, 30)
+    assert bits(workdir) == bits(undisturbed[0])
+    assert losses(workdir) == losses(undisturbed[0])
+
+
+def test_sigterm_to_one_saves_on_all(start, small, tmp_path):
+    workdir = tmp_path / 'run'
+    process = launched(start, small, workdir, '--grace=60')
+    wait_for(process, lambda: lines(workdir) >= 5)
+    os.kill(children(process.pid)[1], signal.SIGTERM)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 128 + signal.SIGTERM, err
+    step = restoration.newest_whole(workdir)
+    assert f'stopped after step {step} of' in out
+    assert step < 40
+
+
+def test_what_would_be_run(call_many):
+    run = ['--', 'pretrain.train', '--config=a b.py:tiny', '--workdir=x']
+    cases = [
+        ['--processes=2', '--devices=3', '--port=99', '--dry_run', *run],
+        ['--processes=2'],
+        ['--', 'pretrain.prepare', '--config=configs/gpt.py:tiny'],
+        ['--processes=0', *run],
+    ]
+    dry, *wrong = call_many('launch.local', cases)
+    assert dry[0] == 0, dry
+    for number, line in enumerate(dry[1].splitlines()):
+        assert line.startswith(f'JAX_NUM_CPU_DEVICES=3 {sys.executable} -m pretrain.train ')
+        assert "'--config=a b.py:tiny'" in line
+        assert line.endswith(f'--coordinator=localhost:99 --processes=2 --process={number}')
+    says = ['after -- stands nothing', "after -- stands 'pretrain.prepare'", '--processes=0']
+    for (code, _, err), words in zip(wrong, says, strict=True):
+        assert code == 2, err
+        assert words in err.replace('flag --processes=0', '--processes=0')
+        assert 'Traceback' not in err
