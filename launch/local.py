@@ -106,10 +106,9 @@ def run(command):
     try:
         for number, (words, changes) in enumerate(commands(command, PORT.value or _free_port())):
             started.append(_start(number, words, os.environ | changes))
-        speaking = [
-            threading.Thread(target=_repeat, args=(number, each.stdout or each.stderr), daemon=True)
-            for number, each in enumerate(started)
-        ]
+        pipes = [(0, started[0].stdout, sys.stdout), (0, started[0].stderr, sys.stderr)]
+        pipes += [(n, each.stdout, sys.stderr) for n, each in enumerate(started) if n]
+        speaking = [threading.Thread(target=_repeat, args=pipe, daemon=True) for pipe in pipes]
         for each in speaking:
             each.start()
         code = _watch(started, stopped)
@@ -143,15 +142,13 @@ def _watch(started, stopped):
 
 
 def _start(number, words, environment):
-    """Starts a process. What it says comes through a pipe, but for the results of the first."""
-    if number:
-        output = {'stdout': subprocess.PIPE, 'stderr': subprocess.STDOUT}
-    else:
-        output = {'stderr': subprocess.PIPE}
+    """Starts a process, with pipes for what it says: of the first, one for its results."""
     # Ctrl-C in a terminal reaches every process of its group; here it is this program's to forward.
     return subprocess.Popen(
-        words, env=environment, start_new_session=True, preexec_fn=_with_parent, **output
-    )
+        words, env=environment | {'PYTHONUNBUFFERED': '1'}, start_new_session=True,
+        preexec_fn=_with_parent, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT if number else subprocess.PIPE,
+    )  # fmt: skip
 
 
 def _with_parent():
@@ -160,7 +157,7 @@ def _with_parent():
         ctypes.CDLL(None).prctl(DEATH_SIGNAL, signal.SIGTERM)
 
 
-def _repeat(number, output):
+def _repeat(number, output, to):
     """Prints what a process says: of the first as it is, of another its number before each line."""
     begun = b''
     while chunk := output.read1():
@@ -169,8 +166,8 @@ def _repeat(number, output):
         else:
             *lines, begun = (begun + chunk).split(b'\n')
             said = b''.join(b'[%d] %s\n' % (number, x) for x in lines if not NOISE.match(x + b'\n'))
-        sys.stderr.buffer.write(said)
-        sys.stderr.flush()
+        to.buffer.write(said)
+        to.flush()
 
 
 def _free_port():

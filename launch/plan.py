@@ -14,7 +14,7 @@ import jax
 from absl import flags
 
 from launch import budget, search, step_program, topology
-from pretrain import assembly, commandline
+from pretrain import commandline
 from pretrain.data.shards import write_whole
 from pretrain.errors import UserError
 
@@ -39,7 +39,8 @@ def main(argv):
         raise UserError('--config is missing: for example --config=configs/t5.py:11b')
     if not TOPOLOGY.value.strip().lower().startswith('gpu'):
         jax.config.update('jax_platforms', 'cpu')
-    assembly.use_compilation_cache(config.data.cache)
+    # A program for devices that are not there cannot be kept.
+    jax.config.update('jax_enable_compilation_cache', False)
     found = topology.find(TOPOLOGY.value)
     if MESH.value:
         config.mesh = MESH.value

@@ -133,8 +133,11 @@ def _traffic(program, computation, each):
     """Bytes of one instruction."""
     operands = [_in_memory(computation[o].shapes) for o in each.operands if o in computation]
     written = _in_memory(each.shapes)
-    if each.opcode.endswith('-start'):  # its result names the operand once more
-        return 2 * sum(operands)
+    if each.opcode in ('copy-start', 'slice-start'):  # their results: what is read, and the copy
+        ends = each.shapes[:2]
+        return min(shape.bytes for shape in ends) * sum(shape.space == 0 for shape in ends)
+    if each.opcode.endswith('-start'):  # its result names the operand too
+        return written
     if each.opcode in SLICES:
         return 2 * written
     if each.opcode == 'dynamic-update-slice':

@@ -76,6 +76,19 @@ ENTRY %main (a: f32[256]) -> f32[256] {
     assert work.memory_bytes(program, {'main': 3}) == 3 * 2 * 1024
 
 
+def test_copies_to_the_chip_read_what_they_copy():
+    text = """
+ENTRY %main (a: f32[1024]) -> f32[256] {
+  %a = f32[1024]{0:T(256)} parameter(0)
+  %b = (f32[1024]{0:T(256)}, f32[256]{0:T(256)S(1)}, s32[]) slice-start(%a), slice={[0:256]}
+  %c = f32[256]{0:T(256)S(1)} slice-done(%b)
+  %d = (f32[256]{0:T(256)}, f32[256]{0:T(256)S(1)}, u32[]) copy-start(%c)
+  ROOT %e = f32[256]{0:T(256)} copy-done(%d)
+}
+"""
+    assert work.memory_bytes(hlo.parse(text), {'main': 1}) == 2 * 1024
+
+
 def test_kernels_that_are_not_counted_are_named():
     text = """
 ENTRY %main (a: f32[256]) -> f32[256] {
