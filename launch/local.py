@@ -12,7 +12,6 @@ started again, at most N times: training goes on from the last checkpoint. What 
 import contextlib
 import ctypes
 import os
-import re
 import shlex
 import signal
 import socket
@@ -42,7 +41,7 @@ PORT = flags.DEFINE_integer('port', 0, 'Port of process 0; 0: one that is free.'
 DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Print the commands and start nothing.')
 COMMANDS = ('pretrain.train',)  # those that know several processes
 USER_ERROR = 2
-NOISE = re.compile(rb'\[Gloo\] Rank[^\n]*\n')  # of the library that joins CPUs
+NOISE = b'[Gloo] Rank'  # of the library that joins CPUs
 
 
 def main(argv):
@@ -63,7 +62,7 @@ def main(argv):
         code, stopped = run(command)
         if code in (0, USER_ERROR) or stopped or attempt == RESTARTS.value:
             sys.exit(code)
-        left = RESTARTS.value - attempt
+        left = RESTARTS.value - attempt - 1
         print(f'launch.local: exit code {code}: starting again, {left} left', file=sys.stderr)
 
 
@@ -127,10 +126,12 @@ def run(command):
 def _watch(started, stopped):
     """Waits for all; once one has failed, for the others as long as --grace says."""
     code, until = 0, None
-    while any(each.poll() is None for each in started):
+    while None in [each.poll() for each in started]:
         failed = [each.returncode for each in started if each.returncode]
         if failed and until is None:
-            code, until = failed[0], time.monotonic() + GRACE.value
+            # Its partners fail soon after one that was killed: that one is the reason.
+            code = next((each for each in failed if each < 0), failed[0])
+            until = time.monotonic() + GRACE.value
         # A process that was asked to end writes a checkpoint first, however long that takes.
         if until and time.monotonic() > until and not stopped:
             for each in started:
@@ -159,15 +160,18 @@ def _with_parent():
 
 def _repeat(number, output, to):
     """Prints what a process says: of the first as it is, of another its number before each line."""
+    mark = b'[%d] ' % number if number else b''
     begun = b''
     while chunk := output.read1():
-        if number == 0:  # its progress bar is one line that never ends
-            said = NOISE.sub(b'', chunk)
+        if to is sys.stderr and not number:  # a progress bar is one line that never ends
+            said = chunk
         else:
             *lines, begun = (begun + chunk).split(b'\n')
-            said = b''.join(b'[%d] %s\n' % (number, x) for x in lines if not NOISE.match(x + b'\n'))
+            said = b''.join(mark + line + b'\n' for line in lines if not line.startswith(NOISE))
         to.buffer.write(said)
         to.flush()
+    to.buffer.write(mark * bool(begun) + begun)
+    to.flush()
 
 
 def _free_port():
