@@ -244,8 +244,8 @@ def of_job(*command):
 
 
 def lines(words):
-    """A command as shell, a line for each word but the first."""
-    return ' \\\n  '.join(map(shlex.quote, words))
+    """`python -m module flag ...` as shell, a line each flag."""
+    return ' \\\n  '.join([shlex.join(words[:3]), *map(shlex.quote, words[3:])])
 
 
 def _quoted(path):
