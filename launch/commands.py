@@ -6,7 +6,6 @@ import re
 import shlex
 import subprocess
 import sys
-from pathlib import Path
 from typing import NamedTuple
 
 from launch import known_flags
@@ -155,20 +154,20 @@ class Programs:
         """Args: dry_run: print each command, and run none."""
         self.dry_run = dry_run
 
-    def ask(self, *command, may_fail=False):
+    def ask(self, *command, absent=None):
         """What a program prints.
 
         Args:
-            command: words. may_fail: return None where it fails, instead of raising.
+            command: words. absent: a word of its error that means that there is no such thing.
 
         Returns:
-            str; None in a dry run, as nobody has answered.
+            str; None where there is no such thing, and in a dry run, as nobody has answered.
 
         Raises:
             UserError: it is not on PATH, or failed.
         """
         done = self._run(command, capture_output=True)
-        if done is None or (done.returncode and may_fail):
+        if done is None or (done.returncode and absent and absent in done.stderr):
             return None
         self._check(command, done)
         return done.stdout
@@ -217,18 +216,8 @@ class Programs:
     def _check(self, command, done):
         if done.returncode:
             lines = (done.stderr or done.stdout or '').strip().splitlines()
-            said = f': {lines[-1].strip()}' if lines else ''
+            lines = [line for line in lines if 'ERROR' in line] or lines[-1:]
+            said = f': {lines[0].strip()}' if lines else ''
             raise UserError(
                 f'{shlex.join(command)[:200]} failed with exit code {done.returncode}{said}'
             )
-
-
-def need_file(path, flag):
-    """Returns the path of a file that must be there.
-
-    Raises:
-        UserError: it is not.
-    """
-    if not Path(path).is_file():
-        raise UserError(f'{flag}: there is no file {str(path)!r}')
-    return Path(path)

@@ -1,7 +1,8 @@
 """Runs a command on Google Kubernetes Engine, on node pools of TPUs or GPUs.
 
-    python -m launch.gke run gpt2 --image=REGISTRY/pretraining:1 --accelerator=tpu-v5-lite-podslice \\
-        --topology=4x4 -- pretrain.train --config=configs/gpt.py:gpt2_124m --workdir=gs://BUCKET/gpt2
+    python -m launch.gke run gpt2 --image=REGISTRY/pretraining:1 --topology=4x4 \\
+        --accelerator=tpu-v5-lite-podslice \\
+        -- pretrain.train --config=configs/gpt.py:gpt2_124m --workdir=gs://BUCKET/gpt2
     python -m launch.gke status|logs|delete gpt2
 
 `run` writes a JobSet and gives it to kubectl. The cluster needs the JobSet controller, kubectl the

@@ -39,9 +39,9 @@ PYTHON = flags.DEFINE_string('python', sys.executable, 'Python of the nodes.')
 SHARED = flags.DEFINE_bool('shared_workdir', False, 'All nodes mount the folder of --workdir.')
 DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Print what would be written and run.')
 
-# srun ends with the highest exit code of its tasks, and at the first that is not 0 it sends SIGTERM to
-# the others, which makes them save and end with 143 as well. So a failure must count for more than
-# that, and one that was preempted waits until the others have let go of their last checkpoint.
+# srun ends with the highest exit code of its tasks, and at the first that is not 0 it sends SIGTERM
+# to the others, which makes them save and end with 143 as well. So a failure must count for more
+# than that, and one that was preempted waits until the others have let go of their last checkpoint.
 LINGER_SECONDS = 20
 FAILED, FAILED_BY_MISTAKE = 201, 202
 SCRIPT = """\
@@ -70,8 +70,8 @@ code=$?
 case "$code" in
   {preempted}) ;;
   0) echo 'launch: the run is done'; exit 0 ;;
-  {failed_by_mistake}) echo 'launch: the run cannot start so: see its error above'; exit {mistake} ;;
-  *) echo "launch: the run has failed, and is not queued again"; exit 1 ;;
+  {failed_by_mistake}) echo 'launch: the run cannot start so: see its error'; exit {mistake} ;;
+  *) echo 'launch: the run has failed, and is not queued again'; exit 1 ;;
 esac
 # The run was told to stop before it was done, and has saved.
 case "$({show})" in
@@ -227,7 +227,7 @@ def directives(name, tasks, path):
         'open-mode': 'append',
     }
     for option, value in options.items():
-        if option != 'output' and value is not None and re.search(r'[^\w.,:;@+=/\[\]-]', str(value)):
+        if option != 'output' and re.search(r'[^\w.,:;@+=/\[\]-]', str(value)):
             raise UserError(f'--{option}={value!r} holds a character that sbatch does not take')
     kept = [f'--{option}={value}' for option, value in options.items() if value is not None]
     return [*kept, '--requeue']

@@ -88,7 +88,8 @@ def verify(folder, digest=None):
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f'{str(path)!r} is damaged ({error}): stage it again') from None
     if missing:
-        raise UserError(f'{len(missing)} files are missing, the first: {str(folder / missing[0])!r}')
+        first = str(folder / missing[0])
+        raise UserError(f'{len(missing)} files are missing, the first: {first!r}: stage it again')
     now = checksums(folder, listed)
     wrong = [name for name in listed if now[name] != listed[name]]
     if wrong:
