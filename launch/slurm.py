@@ -73,12 +73,15 @@ case "$code" in
   {failed_by_mistake}) echo 'launch: the run cannot start so: see its error'; exit {mistake} ;;
   *) echo 'launch: the run has failed, and is not queued again'; exit 1 ;;
 esac
-# The run was told to stop before it was done, and has saved.
-case "$({show})" in
-  *JobState=CANCELLED*)
-    echo 'launch: the job was cancelled: it is not queued again'
-    exit "$code" ;;
-esac
+# The run was told to stop before it was done, and has saved. Only a job that runs is queued again,
+# and one that the user cancels is not in that state any more.
+state=$({show})
+state=${{state#*JobState=}}
+state=${{state%% *}}
+if [ "$state" != RUNNING ]; then
+  echo "launch: the job is $state: it is not queued again"
+  exit "$code"
+fi
 if [ "${{SLURM_RESTART_COUNT:-0}}" -ge {requeues} ]; then
   echo 'launch: not queued again: --max_requeues={requeues} is used up'
   exit "$code"

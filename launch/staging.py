@@ -21,7 +21,7 @@ from pretrain.data.shards import write_whole
 from pretrain.errors import UserError
 
 LIST = 'sha256.json'
-SHA256 = flags.DEFINE_string('sha256', None, 'verify: what seal printed; default: not compared.')
+SHA256 = flags.DEFINE_string('sha256', None, 'What seal printed, of a sealed corpus.')
 VERIFIED = 'launch-verified'
 BLOCK = 1 << 22  # bytes read at a time
 

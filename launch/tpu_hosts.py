@@ -72,18 +72,19 @@ def stage(programs, pod, corpus, to, hosts):
     """
     corpus = corpus.rstrip('/')
     name = shlex.quote(corpus.rpartition('/')[2])
-    target, digest = f'"$HOME"/{shlex.quote(to)}', None
+    target, digest = f'"$HOME"/{shlex.quote(to)}', staging.SHA256.value
     verify = f'{IN_PROJECT} && ../venv/bin/python -m launch.staging verify {target}/{name}'
     if corpus.startswith('gs://'):
         rsync = ['gcloud', 'storage', 'rsync', '--recursive']
         known_flags.check(rsync)
         fetch = f'mkdir -p {target}/{name} && {shlex.join([*rsync, corpus])} {target}/{name}'
-        said = programs.ask(*pod.ssh(f'{fetch} && {verify}'))
+        known = f' --sha256={digest}' if digest else ''
+        said = programs.ask(*pod.ssh(f'{fetch} && {verify}{known}'))
     else:
-        digest = None if programs.dry_run else staging.seal(corpus)
+        digest = 'DIGEST' if programs.dry_run else staging.seal(corpus)
         programs.do(*pod.ssh(f'mkdir -p {target}'))
         programs.do(*pod.scp(corpus, f'{to}/', '--recurse'))
-        said = programs.ask(*pod.ssh(f'{verify} --sha256={digest or "DIGEST"}'))
+        said = programs.ask(*pod.ssh(f'{verify} --sha256={digest}'))
     if said is None:
         return
     found = set(count(said, staging.VERIFIED, hosts, 'verified the corpus'))
