@@ -131,7 +131,8 @@ def gpu_pool(accelerator, nodes, per_node):
     """
     known = known_flags.table('accelerators')['gpu']
     if accelerator not in known:
-        near = difflib.get_close_matches(accelerator, known, 1, 0.3)
+        near = [name for name in known if name.startswith(accelerator)]
+        near += difflib.get_close_matches(accelerator, known, 1, 0.3)
         hint = f'did you mean {near[0]}?' if near else f'it is one of {", ".join(known)}'
         raise UserError(f'--accelerator={accelerator!r} is no GPU of GKE: {hint}')
     for flag, number in (('--nodes', nodes), ('--gpus_per_node', per_node)):

@@ -183,7 +183,8 @@ class Programs:
         """
         done = self._run(command, input=given, stderr=subprocess.PIPE)
         if done is not None:
-            sys.stderr.write(done.stderr)
+            if not done.returncode:
+                sys.stderr.write(done.stderr)
             self._check(command, done)
 
     def watch(self, *command):
@@ -214,10 +215,14 @@ class Programs:
             ) from None
 
     def _check(self, command, done):
-        if done.returncode:
-            lines = (done.stderr or done.stdout or '').strip().splitlines()
-            lines = [line for line in lines if 'ERROR' in line] or lines[-1:]
-            said = f': {lines[0].strip()}' if lines else ''
-            raise UserError(
-                f'{shlex.join(command)[:200]} failed with exit code {done.returncode}{said}'
-            )
+        if not done.returncode:
+            return
+        lines = (done.stderr or done.stdout or '').strip().splitlines()
+        if len(lines) > 1:  # all of it, so that nothing is kept back, and the gist in our one line
+            print('\n'.join(f'| {line}' for line in lines), file=sys.stderr)
+        gist = [line for line in lines if line.startswith('error: ')]  # of ours, on a worker
+        gist = gist or [line for line in lines if 'ERROR' in line] or lines[-1:]
+        said = f': {gist[0].strip()}' if gist else ''
+        raise UserError(
+            f'{shlex.join(command[:6])} failed with exit code {done.returncode}{said}'
+        )

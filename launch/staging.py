@@ -16,7 +16,6 @@ from pathlib import Path
 from absl import flags
 
 from launch import commands
-from pretrain.data.corpus import Corpus
 from pretrain.data.shards import write_whole
 from pretrain.errors import UserError
 
@@ -51,6 +50,8 @@ def seal(folder):
     Raises:
         UserError: the folder holds no finished corpus.
     """
+    from pretrain.data.corpus import Corpus  # the workers, which verify, need not wait for it
+
     folder = Path(folder)
     Corpus(folder)
     text = json.dumps({'files': checksums(folder, files_of(folder))}, indent=1).encode()

@@ -98,7 +98,8 @@ loop() {
 
 follow() {
   touch "$folder/log"
-  tail --pid="$(cat "$folder/pid" 2>/dev/null || echo "$$")" --lines=+1 --follow=name "$folder/log"
+  tail --follow=name --lines=+1 --sleep-interval=0.2 \
+    --pid="$(cat "$folder/pid" 2>/dev/null || echo "$$")" "$folder/log"
   state
 }
 

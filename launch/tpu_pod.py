@@ -188,7 +188,7 @@ def at_end(pod, queued, workdir):
     if workdir and workdir.startswith('gs://'):
         logs = shlex.quote(f'{workdir.rstrip("/")}/logs')
         known_flags.check(['gcloud', 'storage', 'cp'])
-        lines.append(f'gcloud storage cp "$folder/log" {logs}/worker-"$worker".log')
+        lines.append(f'gcloud storage cp "${{folder:?}}/log" {logs}/worker-"$worker".log')
     delete = shlex.join(known_flags.check(pod.delete(queued)))
     # The other workers keep their logs meanwhile.
     lines.append(f'if [ "$worker" = 0 ]; then sleep "${{LAUNCH_PAUSE:-60}}"; {delete}; fi')

@@ -39,13 +39,14 @@ for line in sys.stdin:
 """
 FAKE = '''#!{python} -ISs
 """Writes down how it was called, and answers as answers.json says."""
-import json, os, subprocess, sys
+import json, os, signal, subprocess, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
 folder = {folder!r}
 program, words = os.path.basename(sys.argv[0]), sys.argv[1:]
 given = None if sys.stdin is None or program in ('curl', 'srun') else sys.stdin.read()
 with open(folder + '/calls.jsonl', 'a') as calls:
     calls.write(json.dumps([program, words, given]) + '\\n')
-line = ' '.join([program, *words])
+line = ' '.join([program, *words]).split(' --command=')[0]
 answers = json.load(open(folder + '/answers.json'))
 for answer in answers:
     if answer['to'] in line and answer['times']:
@@ -60,7 +61,7 @@ if program == 'srun':
     os.execvp(command[0], command)
 if program == 'curl':
     sys.exit(print(os.environ['WORKER']))
-if program == 'gcloud' and words[:3] == ['compute', 'tpus', 'tpu-vm'] and words[3] in ('ssh', 'scp'):
+if program == 'gcloud' and words[2:3] == ['tpu-vm'] and words[3] in ('ssh', 'scp'):
     flags = dict(w.lstrip('-').split('=', 1) for w in words if w.startswith('--') and '=' in w)
     hosts = sorted(os.listdir(folder + '/hosts'))
     hosts = hosts if flags['worker'] == 'all' else [hosts[int(flags['worker'])]]
@@ -188,3 +189,21 @@ def shellcheck():
             assert done.returncode == 0, done.stdout + done.stderr
 
     return check
+
+
+@pytest.fixture(scope='session')
+def corpus(tmp_path_factory):
+    """The folder of a small finished corpus."""
+    from pretrain.data.preparation import Recipe, Work, prepare
+
+    text = tmp_path_factory.mktemp('text')
+    for i in range(12):
+        words = ' '.join(f'The {i} river and {n} hills are old.' for n in range(30))
+        (text / f'{i}.txt').write_text(words)
+    recipe = Recipe(
+        source=f'text:{text}', text_field='text', tokenizer='', vocabulary_size=290,
+        tokenizer_megabytes=1.0, validation_fraction=0.2, shard_megabytes=0.004,
+    )  # fmt: skip
+    folder = prepare(recipe, tmp_path_factory.mktemp('cache'), Work(1))
+    (folder / 'summary.png').write_bytes(b'a picture')
+    return folder

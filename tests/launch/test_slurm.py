@@ -173,7 +173,8 @@ def test_what_is_wrong_is_said_in_one_line(refused, cluster):
 def test_time_limits_are_read_as_sbatch_reads_them(launch):
     """60 s is too short for the 120 s of --save_seconds, 180 s is not."""
     for text, seconds in (
-        ('3', 180), ('0:03:00', 180), ('0-1', 3600), ('0-0:03:00', 180), ('1:00', 60), ('0-0:01', 60),
+        ('3', 180), ('0:03:00', 180), ('0-1', 3600), ('0-0:03:00', 180), ('1:00', 60),
+        ('0-0:01', 60),
     ):  # fmt: skip
         code, _, err = launch('slurm', '--dry_run', f'--time={text}', *TRAINING)
         assert (code == 0) == (seconds > 120), (text, err)
