@@ -17,7 +17,9 @@ import launch.accelerators, launch.commands, pretrain.data.corpus, yaml
 gc.freeze()
 for line in sys.stdin:
     call = json.loads(line)
-    if os.fork() == 0:
+    child = call.get('wait') or os.fork()
+    if child == 0:
+        os.setsid()
         for stream in (1, 2):
             os.dup2(os.open(call['out'][stream - 1], os.O_WRONLY | os.O_CREAT), stream)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -35,7 +37,10 @@ for line in sys.stdin:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         os._exit(code)  # what jax does at an exit takes longer than all of a launcher
-    print(os.waitstatus_to_exitcode(os.wait()[1]), flush=True)
+    if call.get('background'):
+        print(child, flush=True)
+    else:
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 FAKE = '''#!{python} -ISs
 """Writes down how it was called, and answers as answers.json says."""
@@ -145,19 +150,29 @@ def server():
 
 @pytest.fixture
 def launch(server, cluster, tmp_path):
-    """launch('slurm', *words) -> (exit code, stdout, stderr)."""
+    """launch('slurm', *words) -> (exit code, stdout, stderr).
 
-    def launch(name, *words, folder=ROOT, **changes):
+    With background=True: (process number, path of its output, a function that waits).
+    """
+
+    def ask(call):
+        server.stdin.write(json.dumps(call) + '\n')
+        server.stdin.flush()
+        return int(server.stdout.readline())
+
+    def launch(name, *words, folder=ROOT, background=False, **changes):
         number = len(list(tmp_path.glob('*.out')))
         out = [str(tmp_path / f'{number}.{stream}') for stream in ('out', 'err')]
         call = {
             'module': f'launch.{name}', 'argv': [f'launch.{name}', *map(str, words)], 'out': out,
             'folder': str(folder), 'environment': cluster.environment | changes,
+            'background': background,
         }  # fmt: skip
-        server.stdin.write(json.dumps(call) + '\n')
-        server.stdin.flush()
-        code = int(server.stdout.readline())
-        return code, Path(out[0]).read_text(), Path(out[1]).read_text()
+        results = lambda code: (code, *(Path(path).read_text() for path in out))  # noqa: E731
+        answer = ask(call)
+        if background:
+            return answer, Path(out[0]), lambda: results(ask({'wait': answer}))
+        return results(answer)
 
     return launch
 

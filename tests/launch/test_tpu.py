@@ -164,26 +164,28 @@ def test_a_pod_is_deleted_when_its_run_is_done(launch, cluster, pod):
     assert all(' gs://bucket/gpt2/logs/' in c for c in copied)
 
 
-def begin(cluster, *words):
-    """A launcher that is still running."""
-    return subprocess.Popen(
-        [sys.executable, '-m', 'launch.tpu', *words], env=cluster.environment, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
-        start_new_session=True,
-    )  # fmt: skip
-
-
-def test_interrupted_it_says_what_runs_on_and_comes_back_to_it(launch, refused, cluster, pod):
-    pod.codes('wait')
-    process = begin(cluster, 'run', 'gpt2', *PLACE, *TRAINING)
-    words = [home / 'words' for home in pod.homes]
+def until(condition):
+    """Waits, at most 20 s."""
     end = time.time() + 20
-    while time.time() < end and not all(path.exists() for path in words):
+    while time.time() < end and not condition():
         time.sleep(0.05)
-    time.sleep(0.3)
-    os.killpg(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=20)
-    assert process.returncode == 130
+    assert condition()
+
+
+def begin(launch, pod):
+    """A launcher that follows the run that it has begun, as launch(background=True) returns it."""
+    pod.codes('wait')
+    begun = launch('tpu', 'run', 'gpt2', *PLACE, *TRAINING, background=True)
+    until(lambda: all((home / 'words').exists() for home in pod.homes))
+    until(lambda: 'worker 0' in begun[1].read_text())
+    return begun
+
+
+def test_interrupted_it_says_what_runs_on_and_comes_back_to_it(launch, refused, pod):
+    number, _, ended = begin(launch, pod)
+    os.killpg(number, signal.SIGINT)
+    code, _, err = ended()
+    assert code == 130
     assert "the pod 'gpt2' may be running, and costs until" in err
     assert 'python -m launch.tpu delete gpt2 --zone=us-west4-a --project=my-project' in err
     assert 'Traceback' not in err
@@ -193,29 +195,25 @@ def test_interrupted_it_says_what_runs_on_and_comes_back_to_it(launch, refused, 
     assert 'run: 2 workers: running env JAX_PLATFORMS=tpu,cpu' in status
     other = ['run', 'gpt2', *PLACE, *TRAINING, '--config.steps=7']
     refused('tpu', [(other, "another run is on 'gpt2'")])
-    process = begin(cluster, 'run', 'gpt2', *PLACE, *TRAINING)
-    assert process.stdout.readline() == 'the run is there already: this follows it\n'
+    _, out, ended = launch('tpu', 'run', 'gpt2', *PLACE, *TRAINING, background=True)
+    until(lambda: 'this follows it' in out.read_text())
+    until(lambda: 'worker 0' in out.read_text())
     for home in pod.homes:
         (home / 'go').touch()
-    out, err = process.communicate(timeout=20)
-    assert process.returncode == 0, err
+    code, out, err = ended()
+    assert code == 0, err
     assert out.count('begins: ') == 1  # in the log, from its first line on
     assert 'run: 2 workers: ended with exit code 0' in out
     assert launch('tpu', 'logs', 'gpt2', *PLACE, '--worker=1')[1].count('worker 1,') >= 1
 
 
-def test_stop_ends_the_run_alone(launch, cluster, pod):
-    pod.codes('wait')
-    process = begin(cluster, 'run', 'gpt2', *PLACE, *TRAINING)
-    end = time.time() + 20
-    while time.time() < end and not all((home / 'words').exists() for home in pod.homes):
-        time.sleep(0.05)
+def test_stop_ends_the_run_alone(launch, pod):
+    _, _, ended = begin(launch, pod)
     code, out, err = launch('tpu', 'stop', 'gpt2', '--run_only', *PLACE)
     assert code == 0, err
     assert 'run: 2 workers: ended with exit code 143' in out
     assert "the pod 'gpt2' runs on" in out
-    process.communicate(timeout=20)
-    assert process.returncode == 143
+    assert ended()[0] == 143
     code, out, err = launch('tpu', 'stop', 'gpt2', *PLACE)
     assert (code, 'still there, disk and all' in out) == (0, True), err
     assert pod.commands()[-1].startswith('compute tpus tpu-vm stop gpt2')
@@ -332,6 +330,6 @@ def test_what_is_wrong_is_said_in_one_line(refused, cluster, absent, tmp_path):
     refused('tpu', [(['stage', 'gpt2', *PLACE, f'--corpus={tmp_path}'], 'no finished corpus')])
     Pod(cluster, 2, state='CREATING')
     refused('tpu', [(['setup', 'gpt2', *PLACE], "'gpt2' is CREATING, and not READY")])
-    cluster.answer('describe', code=1, error='ERROR: (gcloud.x) PERMISSION_DENIED: no right\nmore\n')
+    cluster.answer('describe', code=1, error='ERROR: (x) PERMISSION_DENIED: no right\nmore\n')
     refused('tpu', [([*create, kind, '--keep_running'], 'PERMISSION_DENIED: no right')])
     refused('tpu', [([*create, kind, '--keep_running'], "'gcloud' is not on PATH")], PATH='')

@@ -86,6 +86,7 @@ def test_the_end_of_a_run_keeps_the_log_and_deletes_the_pod(cluster, tmp_path, s
     copy = "storage cp /home/x/log gs://bucket/my run's/logs/worker-{}.log"
     delete = f'compute tpus queued-resources delete gpt2 {PLACE} --force --quiet --async'
     assert first == [copy.format(0), delete]
-    assert run(cluster, text, tmp_path, shellcheck, WORKER='3', folder='/home/x') == [copy.format(3)]
+    third = run(cluster, text, tmp_path, shellcheck, WORKER='3', folder='/home/x')
+    assert third == [copy.format(3)]
     text = tpu_pod.at_end(POD, False, 'runs/local')
     assert len(run(cluster, text, tmp_path, shellcheck, WORKER='0', folder='/home/x')) == 1
