@@ -146,6 +146,8 @@ def create(programs, pod):
 def setup(programs, pod):
     """Brings the working tree to all workers, and installs it there."""
     found = tpu_pod.ready(programs, pod)
+    if found and found.end.startswith('delete-after'):
+        tpu_hosts.check_rights(programs, pod)
     tpu_hosts.setup(programs, pod, EXTRA.value, found.hosts if found else None)
 
 
@@ -175,6 +177,7 @@ def run(programs, pod, training):
     commands.check_workdir(training, hosts, SHARED.value)
     end = ''
     if DELETE_WHEN_DONE.value:
+        tpu_hosts.check_rights(programs, pod)
         end = tpu_pod.at_end(pod, bool(found and found.queued), training.workdir)
     code = tpu_hosts.run(programs, pod, training, hosts, RESTARTS.value, PAUSE.value, end)
     if DELETE_WHEN_DONE.value and code is not None:
@@ -232,11 +235,14 @@ def list_all(programs):
 def show(found):
     """Prints what the cost of each pod depends on."""
     for name, facts in found.items():
+        seconds = tpu_pod.age(facts.created)
+        age = '?' if seconds is None else f'{seconds / 3600:.1f} h'
         print(
             f'{name}: {facts.type}{", spot" if facts.spot else ""}, {facts.hosts} hosts, '
-            f'{ZONE.value}, {facts.state}, for {tpu_pod.age(facts.created)}, '
-            f'what ends it: {facts.end}'
+            f'{ZONE.value}, {facts.state}, for {age}, what ends it: {facts.end}'
         )
+        if tpu_pod.overdue(facts):
+            print(f'{name} IS OVERDUE: nothing has deleted it, delete it yourself')
 
 
 def stop(programs, pod):

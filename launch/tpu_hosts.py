@@ -11,6 +11,7 @@ from launch.tpu_pod import FOLDER, IN_PROJECT, SUPERVISOR, ask_state, states
 from pretrain.errors import UserError
 
 ARCHIVE = 'project.tar.gz'
+SEEN = 'launch-seen'
 
 
 def setup(programs, pod, extra, hosts):
@@ -27,6 +28,7 @@ def setup(programs, pod, extra, hosts):
         path = Path(folder) / ARCHIVE
         if not programs.dry_run:
             pack(path)
+            print('installing on all workers, which takes minutes', flush=True)
         programs.do(*pod.scp(path, ARCHIVE))
         # The script that installs is in what it unpacks.
         unpack = f'tar --extract --gzip --file={ARCHIVE} --to-stdout launch/install.sh'
@@ -35,6 +37,22 @@ def setup(programs, pod, extra, hosts):
     if said is not None:
         count(said, 'launch-installed', hosts, 'installed the project')
         print(f'installed on {hosts} workers; next: {pod.launcher("run")} --delete_when_done -- ..')
+
+
+def check_rights(programs, pod):
+    """Raises UserError where a pod that is to delete itself may not even see itself.
+
+    That it may is no proof that it may delete; that it may not is proof enough.
+    """
+    look = known_flags.check(pod.gcloud('compute tpus tpu-vm describe', '--format=json'))
+    script = f'{shlex.join(look)} >/dev/null && echo {SEEN} || true'
+    said = programs.ask(*pod.ssh(script, worker=0))
+    if said is not None and SEEN not in said:
+        raise UserError(
+            f'the service account of {pod.name!r} has no rights to TPUs, so the pod cannot delete '
+            'itself: give it the role roles/tpu.admin, or create the pod with another '
+            f'--service_account; {pod.launcher("delete")} deletes it'
+        )
 
 
 def pack(path):

@@ -17,6 +17,7 @@ SUPERVISOR = f'bash launch/supervisor.sh {{action}} "$HOME"/{FOLDER}/run'
 LABEL = 'launch-end'
 KEPT = 'kept'
 ABSENT = 'NOT_FOUND'  # in gcloud's error about what is not there
+GRACE = 1800  # seconds that a pod may take to start, and to be deleted
 SCOPE = 'https://www.googleapis.com/auth/cloud-platform'
 # The number of a worker in its pod, which its own metadata server tells.
 WORKER_NUMBER = (
@@ -58,8 +59,9 @@ class Pod(NamedTuple):
         return [f'--zone={self.zone}', f'--project={self.project}']
 
     def reach(self, worker):
-        """The flags of ssh and scp that say which worker, and how."""
-        return [f'--worker={worker}', *(['--internal-ip'] if self.internal_ip else [])]
+        """The flags of ssh and scp that say which worker, and how: without a question."""
+        way = ['--internal-ip'] if self.internal_ip else []
+        return [f'--worker={worker}', '--quiet', *way]
 
     def ssh(self, script, worker='all'):
         """The command that runs a line of shell on a worker, or on all."""
@@ -219,12 +221,23 @@ def ask_state(programs, pod):
 
 
 def age(created):
-    """'3.5 h' since a time as gcloud writes it; '?' where there is none."""
+    """Seconds since a time as gcloud writes it; None where there is none."""
     if not created:
-        return '?'
+        return None
     text = re.sub(r'\.\d+', '', created).replace('Z', '+00:00')
-    hours = (datetime.now(UTC) - datetime.fromisoformat(text)).total_seconds() / 3600
-    return f'{hours:.1f} h'
+    return (datetime.now(UTC) - datetime.fromisoformat(text)).total_seconds()
+
+
+def overdue(found):
+    """Whether a pod is there that should have been deleted long ago.
+
+    Args:
+        found: Facts, whose `end` is such as delete-after-8h.
+    """
+    limit, old = found.end.rpartition('-')[2], age(found.created)
+    if found.end == KEPT or old is None or not re.fullmatch(r'\d+[smhd]', limit):
+        return False
+    return old > seconds_of('--delete_after', limit) + GRACE
 
 
 def check_place(zone, project):

@@ -163,6 +163,8 @@ def launch(server, cluster, tmp_path):
     def launch(name, *words, folder=ROOT, background=False, **changes):
         number = len(list(tmp_path.glob('*.out')))
         out = [str(tmp_path / f'{number}.{stream}') for stream in ('out', 'err')]
+        for path in out:
+            Path(path).touch()
         call = {
             'module': f'launch.{name}', 'argv': [f'launch.{name}', *map(str, words)], 'out': out,
             'folder': str(folder), 'environment': cluster.environment | changes,

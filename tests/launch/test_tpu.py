@@ -263,6 +263,10 @@ def test_status_lists_what_costs(launch, cluster):
     assert 'gpt2: v5litepod-16, spot, 4 hosts, us-west4-a, READY, for 2.0 h' in out
     assert 't5: queued, ACCEPTED' in out
     assert '$' not in out
+    assert 'OVERDUE' not in out
+    then = (datetime.now(UTC) - timedelta(hours=9)).isoformat()
+    cluster.answer('tpu-vm list', json.dumps([node | {'createTime': then}]))
+    assert 'gpt2 IS OVERDUE' in launch('tpu', 'status', *PLACE)[1]
     cluster.answer('list', '[]')
     assert 'no pods in us-west4-a of my-project' in launch('tpu', 'status', *PLACE)[1]
 
@@ -328,6 +332,10 @@ def test_what_is_wrong_is_said_in_one_line(refused, cluster, absent, tmp_path):
     refused('tpu', [([*keep, *TRAINING], "the project is not on 'gpt2' yet")])
     refused('tpu', [(['setup', 'gpt2', *PLACE], 'is no git checkout')], folder=tmp_path)
     refused('tpu', [(['stage', 'gpt2', *PLACE, f'--corpus={tmp_path}'], 'no finished corpus')])
+    made = Pod(cluster, 2)
+    cluster.answer('tpu-vm describe gpt2', code=1, error='ERROR: denied\n')
+    cluster.answer('tpu-vm describe gpt2', json.dumps(made.node), times=1)
+    refused('tpu', [(['setup', 'gpt2', *PLACE], 'has no rights to TPUs')])
     Pod(cluster, 2, state='CREATING')
     refused('tpu', [(['setup', 'gpt2', *PLACE], "'gpt2' is CREATING, and not READY")])
     cluster.answer('describe', code=1, error='ERROR: (x) PERMISSION_DENIED: no right\nmore\n')

@@ -28,8 +28,16 @@ def test_what_gcloud_describes():
 
 def test_ages_and_durations():
     then = datetime.now(UTC) - timedelta(hours=3.5)
-    assert tpu_pod.age(then.isoformat().replace('+00:00', 'Z')) == '3.5 h'
-    assert tpu_pod.age('') == '?'
+    created = then.isoformat().replace('+00:00', 'Z')
+    assert tpu_pod.age(created) == pytest.approx(3.5 * 3600, abs=60)
+    assert tpu_pod.age('') is None
+    for label, late in (
+        ('delete-after-2h', True), ('max-run-duration-2h', True), ('delete-after-200m', False),
+        ('delete-after-4h', False), ('kept', False), ('unknown', False),
+    ):  # fmt: skip
+        assert tpu_pod.overdue(tpu_pod.facts({'labels': {'launch-end': label}})) is False
+        facts = tpu_pod.facts({'labels': {'launch-end': label}, 'createTime': created})
+        assert tpu_pod.overdue(facts) == late, label
     seconds = [tpu_pod.seconds_of('--a', text) for text in ('30s', '90m', '8h', '2d')]
     assert seconds == [30, 5400, 28800, 172800]
     for text in ('8', 'h', '0h', '-1h', '8 h', '1.5h'):
