@@ -36,10 +36,8 @@ def tpu(name):
     if row is None:
         raise UserError(f'--type={name!r} is no accelerator type: {_nearest_type(name, known)}')
     if not size.isdecimal() or not _exists(row, int(size)):
-        sizes = _sizes(row)
-        near = min(sizes, key=lambda n: abs(math.log(n / max(int(size), 1)))) if (
-            size.isdecimal()
-        ) else sizes[0]  # fmt: skip
+        asked = max(int(size), 1) if size.isdecimal() else 1
+        near = min(_sizes(row), key=lambda known: abs(math.log(known / asked)))
         raise UserError(
             f'--type={name!r} is no size of {generation}, which counts {row["counts"]}: '
             f'did you mean {generation}-{near}?'

@@ -12,7 +12,6 @@ from launch import known_flags
 from pretrain import commandline
 from pretrain.errors import UserError
 
-# Those that write a run's folder, and what each needs beside --config.
 COMMANDS = ('pretrain.train', 'pretrain.prepare', 'pretrain.finetune', 'pretrain.evaluate')
 PREEMPTED = 143  # 128 + SIGTERM: pretrain.train was told to stop, and has saved
 MISTAKE = 2  # a UserError: to try it again helps nothing
@@ -90,7 +89,7 @@ def parse(words):
         words: list of str; a leading `python -m` is left out.
 
     Raises:
-        UserError: nothing is there, it is none of our commands, or it lacks --config or --workdir.
+        UserError: nothing is there, it is none of COMMANDS, or it lacks --config or --workdir.
     """
     words = list(words)
     if re.fullmatch(r'(.*/)?python[\d.]*', words[0] if words else '') and words[1:2] == ['-m']:
@@ -105,7 +104,7 @@ def parse(words):
     training = Training(words[0], tuple(words[1:]), _flag(words, 'workdir'))
     if _flag(words, 'config') is None and training.module != 'pretrain.evaluate':
         raise UserError(f'--config is missing behind --: for example {example}')
-    if training.module != 'pretrain.prepare' and not training.workdir:
+    if training.module in ('pretrain.train', 'pretrain.finetune') and not training.workdir:
         raise UserError(f'--workdir is missing behind --: for example {example}')
     return training
 
@@ -151,7 +150,11 @@ class Programs:
     """
 
     def __init__(self, dry_run):
-        """Args: dry_run: print each command, and run none."""
+        """Begins.
+
+        Args:
+            dry_run: print each command, and run none.
+        """
         self.dry_run = dry_run
 
     def ask(self, *command, absent=None):

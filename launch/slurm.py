@@ -128,12 +128,10 @@ def check_shape(training):
     Returns:
         Processes on each node.
     """
-    for flag in (NODES, SAVE_SECONDS):
-        if flag.value < 1:
-            raise UserError(f'--{flag.name}={flag.value} must be at least 1')
-    for flag in (GPUS, TASKS, CPUS, REQUEUES):
-        if flag.value < 0:
-            raise UserError(f'--{flag.name}={flag.value} must be at least 0')
+    least = [(NODES, 1), (SAVE_SECONDS, LINGER_SECONDS + 10)]
+    for flag, bound in [*least, *((flag, 0) for flag in (GPUS, TASKS, CPUS, REQUEUES))]:
+        if flag.value < bound:
+            raise UserError(f'--{flag.name}={flag.value} must be at least {bound}')
     tasks = TASKS.value or max(GPUS.value, 1)
     if training.module != 'pretrain.train':
         tasks = TASKS.value or 1

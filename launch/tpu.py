@@ -187,6 +187,11 @@ def run(programs, pod, training):
         print(f'the pod {pod.name!r} is being deleted')
     elif code is not None:
         print(f'the pod {pod.name!r} runs on ({ending}): {pod.launcher("delete")} deletes it')
+    elif not programs.dry_run:
+        print(
+            f'the run has not ended on all workers: {pod.launcher("logs")} follows it again; '
+            f'the pod costs until {pod.launcher("delete")}'
+        )
     if code:
         sys.exit(code)
 

@@ -4,6 +4,7 @@ import shlex
 import subprocess
 import tarfile
 import tempfile
+import time
 from pathlib import Path
 
 from launch import known_flags, staging
@@ -12,6 +13,7 @@ from pretrain.errors import UserError
 
 ARCHIVE = 'project.tar.gz'
 SEEN = 'launch-seen'
+PAUSES = (1, 5, 15, 30)  # seconds between questions whether all workers have ended
 
 
 def setup(programs, pod, extra, hosts):
@@ -144,6 +146,7 @@ def run(programs, pod, training, hosts, restarts, pause, at_end):
     others = [s.removeprefix('running ') for s in said if s.startswith('running ')]
     # The supervisor writes down the words without their quotes.
     plain = ' '.join(['env', 'JAX_PLATFORMS=tpu,cpu', '../venv/bin/python', *words])
+    plain = plain.partition('\n')[0]
     if any(other != plain for other in others):
         raise UserError(
             f'another run is on {pod.name!r}: {others[0]!r}: {pod.launcher("stop")} --run_only '
@@ -173,12 +176,14 @@ def follow(programs, pod, worker):
     """
     script = f'{IN_PROJECT} && {SUPERVISOR.format(action="follow")}'
     programs.watch(*pod.ssh(script, worker))
-    said = ask_state(programs, pod)
+    for pause in (*PAUSES, None):
+        said = ask_state(programs, pod)
+        ended = [s.rpartition(' ')[2] for s in said if s.startswith('ended with exit code ')]
+        if pause is None or not ended or len(ended) == len(said):
+            break
+        time.sleep(pause)  # the others end a little later
     print(f'run: {describe(said)}')
-    ended = [s.rpartition(' ')[2] for s in said if s.startswith('ended with exit code ')]
-    if not said or len(ended) < len(said):
-        return None
-    return max(map(int, ended))
+    return max(map(int, ended)) if ended and len(ended) == len(said) else None
 
 
 def stop(programs, pod):

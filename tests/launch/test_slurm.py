@@ -142,6 +142,7 @@ def test_what_is_wrong_is_said_in_one_line(refused, cluster):
         (['--time=2', *TRAINING], '--time=2 is not longer than --save_seconds=120'),
         ([time, '--nodes=2', *TRAINING], '--workdir=runs/gpt tiny is a folder of each of the 2'),
         ([time, '--nodes=0', *TRAINING], '--nodes=0 must be at least 1'),
+        ([time, '--save_seconds=5', *TRAINING], '--save_seconds=5 must be at least 30'),
         (
             [time, '--gpus_per_node=8', '--tasks_per_node=1', *TRAINING],
             '--tasks_per_node=1 must be --gpus_per_node=8',
@@ -153,6 +154,7 @@ def test_what_is_wrong_is_said_in_one_line(refused, cluster):
         ([time, '--', 'rm', '-rf'], "'rm' behind -- is no command that can be launched"),
         ([time, '--', 'pretrain.train', '--workdir=a'], '--config is missing behind --'),
         ([time, '--', 'pretrain.train', '--config=a'], '--workdir is missing behind --'),
+        ([time, '--', 'pretrain.finetune', '--config=a'], '--workdir is missing behind --'),
         (
             [time, '--nodes=2', '--', 'pretrain.prepare', '--config=a'],
             'pretrain.prepare runs in one process, and this would start 2',

@@ -146,6 +146,29 @@ def test_a_run_that_cannot_start_is_not_restarted(launch, pod):
     assert 'run: 2 workers: ended with exit code 2' in out
 
 
+def test_a_worker_may_end_later(launch, pod):
+    pod.codes(0)
+    (pod.homes[1] / 'codes').write_text('wait')
+    _, out, ended = launch('tpu', 'run', 'gpt2', *PLACE, *TRAINING, background=True)
+    until(lambda: 'ended with exit code 0' in out.read_text())
+    (pod.homes[1] / 'go').touch()
+    code, out, err = ended()
+    assert code == 0, err
+    assert 'run: 2 workers: ended with exit code 0' in out
+
+
+def test_a_connection_that_breaks_leaves_the_run(launch, cluster, pod):
+    pod.codes('wait')
+    cluster.answer('tpu-vm ssh gpt2 --zone=us-west4-a --project=my-project --worker=0', code=255)
+    code, out, err = launch('tpu', 'run', 'gpt2', *PLACE, *TRAINING)
+    assert code == 0, err
+    assert 'run: 2 workers: running' in out
+    assert 'the run has not ended on all workers' in out
+    assert 'costs until python -m launch.tpu delete gpt2' in out
+    for home in pod.homes:
+        (home / 'go').touch()
+
+
 def test_a_run_that_crashes_is_restarted_so_often(launch, pod):
     pod.codes(1, 1, 1, 1)
     code, out, _ = launch('tpu', 'run', 'gpt2', *PLACE, '--pause=0', '--restarts=1', *TRAINING)
