@@ -63,7 +63,8 @@ def main(argv):
                     continue
                 found = json.loads(Path(out.name).read_text())
             command = [word for word in words[1:] if not word.startswith('--out')]
-            made.append({'config_file': config, 'name': pod, 'mesh': mesh, 'command': command} | found)
+            facts = {'config_file': config, 'name': pod, 'mesh': mesh, 'command': command}
+            made.append(facts | found)
             path.write_text(json.dumps(made, indent=1))
 
 

@@ -22,9 +22,8 @@ import time
 
 from absl import flags
 
-from pretrain import commandline
+from launch import commands
 from pretrain.data.workers import DEATH_SIGNAL
-from pretrain.errors import UserError
 
 PROCESSES = flags.DEFINE_integer('processes', 2, 'How many processes.', lower_bound=1)
 DEVICES = flags.DEFINE_integer(
@@ -39,53 +38,47 @@ GRACE = flags.DEFINE_float(
 )  # fmt: skip
 PORT = flags.DEFINE_integer('port', 0, 'Port of process 0; 0: one that is free.', lower_bound=0)
 DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Print the commands and start nothing.')
-COMMANDS = ('pretrain.train',)  # those that know several processes
-USER_ERROR = 2
 NOISE = b'[Gloo] Rank'  # of the library that joins CPUs
 
 
-def main(argv):
+def main(argv, training):
     """Starts, watches, starts again."""
-    command = argv[1:]
-    if not command or command[0] not in COMMANDS:
-        said = repr(command[0]) if command else 'nothing'
-        raise UserError(
-            f'after -- stands {said}: give the command to run, as in '
-            'python -m launch.local --processes=2 -- pretrain.train --config=configs/gpt.py:tiny '
-            '--workdir=runs/gpt'
-        )
+    commands.no_more(argv)
+    training = commands.parse(training)
+    commands.check_processes(training, PROCESSES.value)
     if DRY_RUN.value:
-        for words, changes in commands(command, PORT.value or 12345):
+        for words, changes in processes(training, PORT.value or 12345):
             print(' '.join([f'{k}={v}' for k, v in changes.items()] + [shlex.join(words)]))
         return
     for attempt in range(RESTARTS.value + 1):
-        code, stopped = run(command)
-        if code in (0, USER_ERROR) or stopped or attempt == RESTARTS.value:
+        code, stopped = run(training)
+        if code in (0, commands.MISTAKE) or stopped or attempt == RESTARTS.value:
             sys.exit(code)
         left = RESTARTS.value - attempt - 1
         print(f'launch.local: exit code {code}: starting again, {left} left', file=sys.stderr)
 
 
-def commands(command, port):
-    """[(words of a process's command, {variable of its environment: value})]."""
+def processes(training, port):
+    """[(words of a process's command, {variable of its environment: value})].
+
+    Args:
+        training: commands.Training. port: of process 0.
+    """
     changes = {'JAX_NUM_CPU_DEVICES': str(DEVICES.value)} if DEVICES.value else {}
+    if PROCESSES.value == 1:
+        return [(training.command(sys.executable), changes)]
+    each = [f'--coordinator=localhost:{port}', f'--processes={PROCESSES.value}']
     return [
-        (
-            [
-                sys.executable, '-m', *command, f'--coordinator=localhost:{port}',
-                f'--processes={PROCESSES.value}', f'--process={number}',
-            ],
-            changes,
-        )
+        (training.command(sys.executable, (*each, f'--process={number}')), changes)
         for number in range(PROCESSES.value)
-    ]  # fmt: skip
+    ]
 
 
-def run(command):
+def run(training):
     """Runs all processes to their end.
 
     Args:
-        command: words after the --.
+        training: commands.Training.
 
     Returns:
         (exit code, stopped): of the process that ended first with another code than 0, as a shell
@@ -103,7 +96,7 @@ def run(command):
 
     before = {n: signal.signal(n, forward) for n in (signal.SIGTERM, signal.SIGINT)}
     try:
-        for number, (words, changes) in enumerate(commands(command, PORT.value or _free_port())):
+        for number, (words, changes) in enumerate(processes(training, PORT.value or _free_port())):
             started.append(_start(number, words, os.environ | changes))
         pipes = [(0, started[0].stdout, sys.stdout), (0, started[0].stderr, sys.stderr)]
         pipes += [(n, each.stdout, sys.stderr) for n, each in enumerate(started) if n]
@@ -181,4 +174,4 @@ def _free_port():
 
 
 if __name__ == '__main__':
-    commandline.run(main)
+    commands.run(main)

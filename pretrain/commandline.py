@@ -114,9 +114,8 @@ def _exit(error):
 def _parse(argv, run_flag, default):
     if any(a in ('--help', '-h', '--helpshort', '--helpfull') for a in argv):
         return flags.FLAGS(argv)
-    at = argv.index('--') if '--' in argv else len(argv)  # what follows is another command's
     # config_flags reads sys.argv.
-    argv = sys.argv = _with_default_config(list(argv[:at]), run_flag, default) + argv[at:]
+    argv = sys.argv = _with_default_config(list(argv), run_flag, default)
     try:
         rest = flags.FLAGS(argv)
     except flags.Error as error:
