@@ -7,8 +7,8 @@
 | tensor | copied | whole | split, and the computation with them (Megatron, Shoeybi et al. 2019) |
 | sequence | copied | split; keys and values gathered (context parallel) | copied |
 
-Devices that lie far apart (the slices of a TPU system, joined by its data-centre network) split
-`data`, and what is left of them `fsdp`: these two talk least.
+Groups of devices that lie far apart (the slices of a TPU system, the nodes of a GPU cluster) split
+`data` first, because it talks least, then `fsdp`, `sequence` and `tensor`.
 """
 
 import difflib
@@ -152,15 +152,15 @@ def _device_grid(shape, devices, text):
 
 
 def _over_slices(shape, slices, text):
-    """Into how many parts each axis is split over slices: `data` first, then `fsdp`."""
+    """Into how many parts each axis is split over slices, the axis that talks least first."""
     outer, left = [1] * len(shape), slices
-    for i, axis in enumerate(AXES):
-        if axis in BATCH_AXES:
-            outer[i] = math.gcd(shape[i], left)
-            left //= outer[i]
+    for axis in ('data', 'fsdp', 'sequence', 'tensor'):
+        i = AXES.index(axis)
+        outer[i] = math.gcd(shape[i], left)
+        left //= outer[i]
     if left > 1:
         raise UserError(
-            f'mesh={text!r}: the devices are {slices} slices, which data x fsdp = '
-            f'{math.prod(shape[:2])} cannot be split into: set data={slices}'
+            f'mesh={text!r}: the devices are {slices} slices, which no axes can be split into: '
+            f'set data={slices}'
         )
     return tuple(outer)

@@ -102,10 +102,11 @@ class Dense(nn.Module):
         init = initializer(self.config, stddev)
         kernel = self.param('kernel', init, (x.shape[-1], self.features))
         kernel = kernel.astype(x.dtype)
+        name = '/'.join((*self.path, 'kernel'))
         if dtype is None or dtype == x.dtype:
-            y = product(x, kernel, '/'.join((*self.path, 'kernel')))
+            y = product(x, kernel, name)
         else:
-            y = jnp.matmul(x, kernel, preferred_element_type=dtype)
+            y = jnp.matmul(x, gathered(kernel, name), preferred_element_type=dtype)
         if self.config.biases if self.biases is None else self.biases:
             bias = self.param('bias', nn.initializers.zeros, (self.features,))
             y += bias.astype(y.dtype)

@@ -103,6 +103,8 @@ def test_one_slice_is_laid_out_as_its_wires_are(monkeypatch):
         (4, (2, 8, 2, 1), [0, 1]),
         (4, (8, 2, 2, 1), [0]),
         (3, (3, 8, 1, 1), [0]),
+        (4, (1, 2, 8, 1), [1, 2]),
+        (2, (1, 1, 4, 2), [3]),
     ],
 )
 def test_slices_split_data_and_then_fsdp(slices, sizes, apart):
@@ -115,8 +117,8 @@ def test_slices_split_data_and_then_fsdp(slices, sizes, apart):
         assert same == (axis not in apart), axis
 
 
-def test_slices_that_the_batch_cannot_be_split_over():
+def test_slices_that_no_axes_can_be_split_into():
     with pytest.raises(UserError) as error:
-        meshes._device_grid((1, 2, 8, 1), chips(4, 4), 'fsdp=2,tensor=8')
-    for word in ("mesh='fsdp=2,tensor=8'", '4 slices', 'data x fsdp = 2', 'data=4'):
+        meshes._over_slices((1, 3, 5, 1), 4, 'fsdp=3,tensor=5')
+    for word in ("mesh='fsdp=3,tensor=5'", '4 slices', 'data=4'):
         assert word in str(error.value)
