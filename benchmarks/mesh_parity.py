@@ -3,9 +3,9 @@
     python -m benchmarks.mesh_parity --out=docs/mesh-parity.json
 
 GPT, BERT, T5 and distillation, small, float32: the loss of each of 20 steps against that of one
-device; and what 8 devices have saved after 10 steps, restored on 4, 2, 1 and on 2 processes, against
-the 8 devices that went on. All by `launch.local`, with fake CPU devices. What is in --out already is
-kept. Takes about half a minute a run on 2 cores.
+device; and what 8 devices have saved after 10 steps, restored on 4, 2, 1 and on 2 processes,
+against the 8 devices that went on. All by `launch.local`, with fake CPU devices. What is in --out
+already is kept. Takes about half a minute a run on 2 cores.
 """
 
 import json
@@ -87,9 +87,10 @@ def run(folder, config, name, processes, devices, mesh, *more):
     """The folder of a finished run."""
     subprocess.run(
         [
-            sys.executable, '-m', 'launch.local', f'--processes={processes}', f'--devices={devices}',
-            '--', 'pretrain.train', f'--config={config}', f'--workdir={folder / name}',
-            f'--config.data.cache={folder / "cache"}', f'--config.mesh={mesh}',
+            sys.executable, '-m', 'launch.local', f'--processes={processes}',
+            f'--devices={devices}', '--', 'pretrain.train', f'--config={config}',
+            f'--workdir={folder / name}', f'--config.data.cache={folder / "cache"}',
+            f'--config.mesh={mesh}',
             f'--config.steps={STEPS}', '--config.log.every=1', '--config.eval.every=1000',
             '--config.eval.windows=16', '--config.sample.tokens=0',
             '--config.optimizer.name=adamw', '--config.optimizer.learning_rate=1e-3', *more,
