@@ -104,9 +104,7 @@ def test_sigterm_to_one_saves_on_all(start, small, tmp_path):
 
 def test_what_would_be_run(launch):
     run = ['--', 'pretrain.train', '--config=a b.py:tiny', '--workdir=x']
-    code, out, err = launch(
-        'local', '--processes=2', '--devices=3', '--port=99', '--dry_run', *run
-    )
+    code, out, err = launch('local', '--processes=2', '--devices=3', '--port=99', '--dry_run', *run)
     assert code == 0, err
     for number, line in enumerate(out.splitlines()):
         assert line == (

@@ -137,7 +137,8 @@ def test_banner(facts):
         'tiny: 32 parameters, from scratch',  # and none of the optimizer's
         'corpus: cache/x-1, 12,345 tokens to train on, 678 held out',
         'objective: causal_lm, steps 1 to 600: 8 of 9,600 windows of 129 tokens a step, 0.5 epochs',
-        'devices: 8 x cpu, mesh data=4,fsdp=1,tensor=2,sequence=1, 1 process(es)',
+        'process 0 of 1: 8 of 8 devices (cpu), mesh data=4,fsdp=1,tensor=2,sequence=1, '
+        'windows 1 to 8 of each 8',
     ]
 
 

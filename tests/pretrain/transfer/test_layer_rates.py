@@ -12,7 +12,7 @@ from configs.transfer import transfer
 from pretrain.model.config import TransformerConfig
 from pretrain.model.transformer import Transformer, init
 from pretrain.optimizers import parameter_path
-from pretrain.partitioning import make_mesh
+from pretrain.meshes import make_mesh
 from pretrain.transfer import casts, finetuning, heads, layer_rates, rows
 
 SMALL = {'vocabulary': 20, 'width': 8, 'heads': 2, 'max_positions': 4}
