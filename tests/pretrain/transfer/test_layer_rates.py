@@ -9,10 +9,10 @@ import pytest
 from flax import traverse_util
 
 from configs.transfer import transfer
+from pretrain.meshes import make_mesh
 from pretrain.model.config import TransformerConfig
 from pretrain.model.transformer import Transformer, init
 from pretrain.optimizers import parameter_path
-from pretrain.meshes import make_mesh
 from pretrain.transfer import casts, finetuning, heads, layer_rates, rows
 
 SMALL = {'vocabulary': 20, 'width': 8, 'heads': 2, 'max_positions': 4}
