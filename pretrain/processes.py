@@ -118,24 +118,27 @@ def _listen(port, count, timeout, until):
     """Process 0: collects the numbers of the others, then tells all of them how it went."""
     there, problem = {}, None
     with _listening(port) as server:
-        while len(there) < count - 1 and not problem:
+        while len(there) < count - 1:
             server.settimeout(max(0.01, until - time.monotonic()))
             try:
                 line, _ = server.accept()
             except TimeoutError:
                 missing = [str(n) for n in range(1, count) if n not in there]
-                problem = _missing(missing, count, timeout)
+                problem = problem or _missing(missing, count, timeout)
                 break
             number, others = _heard(line)
             if number is None:
                 line.close()
                 continue
+            wrong = None
             if others != count:
-                problem = f'process {number} was told of {others} processes, process 0 of {count}'
+                wrong = f'process {number} was told of {others} processes, process 0 of {count}'
             elif number in there:
-                problem = f'two processes say that they are number {number}'
-                _tell(there[number], problem)
+                wrong = f'two processes say that they are number {number}'
+                _tell(there[number], wrong)
             there[number] = line
+            if wrong:  # those that come a little later want to know it too
+                problem, until = wrong, min(until, time.monotonic() + STRANGER_S)
         for line in there.values():
             _tell(line, problem)
     return problem
