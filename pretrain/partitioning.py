@@ -127,11 +127,11 @@ def laid(x, dimensions):
         dimensions: their names as they stand in the names of arrays: 'BxLxD' of `x_BxLxD`.
 
     Returns:
-        x, placed by DIMENSIONS; as it was where no mesh is set. A dimension that its axes do not
-        divide is left to XLA.
+        x, placed by DIMENSIONS; as it was where no mesh is set, or one of one device. A dimension
+        that its axes do not divide is left to XLA.
     """
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty:
+    if mesh.empty or mesh.size == 1:
         return x
     axes = [DIMENSIONS.get(name) for name in dimensions.split('x')]
     for i, (size, axis) in enumerate(zip(x.shape, axes, strict=True)):
@@ -169,7 +169,7 @@ gathered.defvjp(
 
 def _one_layer(x, name, axis):
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty:
+    if mesh.empty or mesh.size == 1:
         return x
     spec, _ = _fit(mesh, name.replace('/layers/', '/'), x.shape)
     return jax.lax.with_sharding_constraint(x, P(*map(axis, spec)))
@@ -197,7 +197,7 @@ def laid_as_parameters(tree):
         The tree; as it was where no mesh is set.
     """
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty:
+    if mesh.empty or mesh.size == 1:
         return tree
 
     def place(key_path, x):
