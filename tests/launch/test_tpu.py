@@ -180,10 +180,12 @@ def test_a_pod_is_deleted_when_its_run_is_done(launch, cluster, pod):
     code, out, err = launch('tpu', 'run', 'gpt2', *PLACE, '--delete_when_done', *TRAINING)
     assert code == 0, err
     delete = 'compute tpus tpu-vm delete gpt2 --zone=us-west4-a --project=my-project'
-    deletes = [c for c in pod.commands() if c.startswith(delete)]
-    assert len(deletes) == 2  # worker 0 itself, and from here, as gcloud still describes it
+    # Worker 0 itself, and from here, as gcloud still describes it; which is first is not known.
+    until(lambda: len([c for c in pod.commands() if c.startswith(delete)]) == 2)
     assert "the pod 'gpt2' is being deleted" in out
-    copied = [c for c in pod.commands() if c.startswith('storage cp')]
+    copied = lambda: [c for c in pod.commands() if c.startswith('storage cp')]  # noqa: E731
+    until(lambda: len(copied()) == 2)
+    copied = copied()
     assert sorted(c.rpartition('/')[2] for c in copied) == ['worker-0.log', 'worker-1.log']
     assert all(' gs://bucket/gpt2/logs/' in c for c in copied)
 
