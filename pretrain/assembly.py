@@ -3,7 +3,6 @@
 import difflib
 import os
 import re
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -17,6 +16,7 @@ from pretrain import (
     partitioning,
     phases,
     restoration,
+    storage,
     teacher,
 )
 from pretrain.data import tokenizer
@@ -237,7 +237,7 @@ def open_teacher(objective):
     Raises:
         UserError: there is no such run.
     """
-    path = Path(objective.teacher)
+    path = storage.place(objective.teacher)
     if path.is_dir():  # or its folder of checkpoints, or one of those
         path, _ = restoration.find(path)
         path = path.parent if path.name == 'checkpoints' else path
@@ -326,5 +326,6 @@ def frozen_params(config, learner, mesh, recorded=None):
 
 def use_compilation_cache(cache):
     """Keeps compiled programs, unless JAX_COMPILATION_CACHE_DIR names a place already."""
+    folder = storage.local(cache, 'data.cache')
     if not jax.config.jax_compilation_cache_dir:
-        jax.config.update('jax_compilation_cache_dir', os.path.abspath(f'{cache}/compiled'))
+        jax.config.update('jax_compilation_cache_dir', os.path.abspath(folder / 'compiled'))

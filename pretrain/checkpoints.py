@@ -4,7 +4,8 @@ A step's folder holds four items that can be read apart: `params` (the parameter
 (the rest of the train state), `progress` and `config` (JSON), beside `manifest.json`, the sha256 of
 every file. The manifest is written after all processes have written their files and before the
 folder takes its final name. So a step that agrees with its manifest is whole, older steps are
-deleted only after that, and no kill leaves a step that restores wrongly.
+deleted only after that, and no kill leaves a step that restores wrongly. On gs://, where
+no folder can be renamed, a folder counts as a step once the manifest is in it.
 """
 
 import contextlib
@@ -19,7 +20,7 @@ from pathlib import Path
 import jax
 import orbax.checkpoint as ocp
 
-from pretrain import manifest, restoration
+from pretrain import manifest, restoration, storage
 from pretrain.errors import UserError
 from pretrain.restoration import newest_whole, read_config, restore_params, whole_steps
 
@@ -51,7 +52,10 @@ class Checkpoints:
         if keep < 1:
             raise UserError(f'checkpoint.keep is {keep}: keep at least 1')
         _hide_closed_loops()
-        self._directory = Path(directory).absolute()
+        self._directory = storage.place(directory)
+        self._remote = storage.is_remote(directory)
+        if not self._remote:
+            self._directory = self._directory.absolute()
         self._config = config
         self._keep = keep
         self._orbax = None
@@ -61,7 +65,8 @@ class Checkpoints:
         self._signal = None
         if jax.process_index() == 0:
             try:
-                self._directory.mkdir(parents=True, exist_ok=True)
+                if not self._remote:  # there are no folders there
+                    self._directory.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise UserError(
                     f'cannot write checkpoints to {directory}: {error.strerror}'
@@ -224,9 +229,11 @@ class Checkpoints:
                 unreadable = manifest.fault(self._directory / str(step), items={'metrics'})
                 if unreadable or step in self._damaged:
                     aside = self._directory / f'damaged-{step}'
-                    shutil.rmtree(aside, ignore_errors=True)
-                    os.rename(self._directory / str(step), aside)
+                    self._move(self._directory / str(step), aside)
                     print(f'checkpoint {step} is damaged: moved to {aside}', file=sys.stderr)
+                elif self._remote:
+                    # Without it orbax does not see a step: copied there, or cut off just before.
+                    (self._directory / str(step) / restoration.FINISHED).touch()
         self._damaged = []
         policies = ocp.checkpoint_managers
 
@@ -298,7 +305,18 @@ class Checkpoints:
         whole = first and manifest.fault(self._directory / str(step)) is None
         return bool(restoration.from_process_0(int(whole)))
 
+    def _move(self, step: Path, aside: Path) -> None:
+        if self._remote:
+            storage.move(step, aside)
+        else:
+            shutil.rmtree(aside, ignore_errors=True)
+            os.rename(step, aside)
+
     def _remove_leftovers(self) -> None:
+        if self._remote:
+            for path in restoration.unfinished_in(self._directory):
+                storage.remove(path)
+            return
         for path in (*self._directory.glob(f'*{_UNFINISHED}'), self._directory / _DELETED):
             shutil.rmtree(path, ignore_errors=True)
 

@@ -8,13 +8,13 @@ import os
 import signal
 import sys
 import traceback
-from pathlib import Path
 
 import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 from ml_collections.config_dict import config_dict
 
+from pretrain import storage
 from pretrain.errors import UserError
 
 DISK_ERRORS = (
@@ -234,13 +234,15 @@ def read_run_config(folder):
     Raises:
         UserError: there is no such folder, or no run in it.
     """
-    if not Path(folder).is_dir():
-        raise UserError(f'--checkpoint: there is no folder {str(folder)!r}')
-    path = Path(folder) / 'config.json'
+    folder = storage.place(folder)
+    with storage.errors(folder, 'read'):
+        if not folder.is_dir():
+            raise UserError(f'--checkpoint: there is no folder {str(folder)!r}')
+    path = folder / 'config.json'
     if not path.exists():
         raise UserError(f'--checkpoint: {str(folder)!r} holds no run (no config.json)')
     config = read_config(path)
-    model = Path(folder) / 'model'
+    model = folder / 'model'
     if 'transfer' in config and model.is_dir():
         raise UserError(
             f'--checkpoint: {str(folder)!r} holds results of a task: its model is {str(model)!r}'
@@ -255,7 +257,7 @@ def read_config(path):
         UserError: there is no such file, or it is no JSON object.
     """
     try:
-        tree = json.loads(Path(path).read_text())
+        tree = json.loads(storage.place(path).read_text())
         if not isinstance(tree, dict):
             raise ValueError('it holds no JSON object')
         return ConfigDict(_with_tuples(tree))

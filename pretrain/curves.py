@@ -1,10 +1,8 @@
 """The picture of a run: its losses over its steps, and the line that frequencies alone reach."""
 
-from pathlib import Path
-
 import numpy as np
 
-from pretrain import run_log
+from pretrain import run_log, storage
 from pretrain.data.shards import write_whole
 
 
@@ -46,10 +44,10 @@ def draw(workdir):
     if unigram:
         label = f'unigram frequencies ({unigram[-1]:.3f})'
         axes.axhline(unigram[-1], color='grey', linestyle='--', label=label)
-    axes.set(xlabel='step', ylabel=what, title=Path(workdir).resolve().name)
+    axes.set(xlabel='step', ylabel=what, title=storage.place(workdir).resolve().name)
     axes.grid(alpha=0.3)
     axes.legend()
-    path = Path(workdir) / 'loss.png'
+    path = storage.place(workdir) / 'loss.png'
     with write_whole(path) as file:
         figure.savefig(file, format='png', dpi=110)
     plt.close(figure)

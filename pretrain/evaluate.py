@@ -36,6 +36,7 @@ from pretrain import (
     partitioning,
     run_folder,
     saved_run,
+    storage,
     train_step,
 )
 from pretrain.data import tokenizer
@@ -83,9 +84,9 @@ def score_text():
     """Prints a table of numbers on held-out text."""
     if SPLIT.value not in ('', 'validation', 'train', 'all'):
         raise UserError(f"--split={SPLIT.value} is not one of 'validation', 'train', 'all'")
-    if OUT.value and not os.access(Path(OUT.value).absolute().parent, os.W_OK):
+    if OUT.value and not os.access(storage.local(OUT.value, '--out').absolute().parent, os.W_OK):
         raise UserError(f'--out={OUT.value}: its folder is not there or cannot be written')
-    folder = Path(CHECKPOINT.value)
+    folder = storage.place(CHECKPOINT.value)
     config = CONFIG.value
     own = commandline.read_run_config(folder)
     run = saved_run.open_run(folder, config, STEP.value)
@@ -132,7 +133,8 @@ def open_corpus(run, config, folder, same_source):
 
 def score_tasks():
     """Runs what is missing of a benchmark, and prints and writes its table."""
-    config, name, workdir = CONFIG.value, BENCHMARK.value, Path(WORKDIR.value)
+    config, name = CONFIG.value, BENCHMARK.value
+    workdir = storage.local(WORKDIR.value, '--workdir')
     if config is None or config.get('benchmark') != name:
         raise UserError(f'--config is no config of {name}: leave it out, or give configs/{name}.py')
     for flag, value in (('data_dir', DATA_DIR.value), ('workdir', WORKDIR.value)):

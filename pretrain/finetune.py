@@ -9,11 +9,10 @@ as a run of its own, unless --nosave. `pretrain.evaluate` runs all tasks of a be
 seeds.
 """
 
-from pathlib import Path
 
 from absl import flags
 
-from pretrain import assembly, commandline, meshes, run_folder
+from pretrain import assembly, commandline, meshes, run_folder, storage
 from pretrain.data.shards import write_whole
 from pretrain.errors import UserError
 from pretrain.transfer import experiment, fine_tuned, settings, sources, surgery
@@ -30,7 +29,7 @@ def main(argv):
     """Reads, trains, answers, writes: in this order, mistakes first."""
     if len(argv) > 1:
         raise UserError(f'unknown argument {argv[1]!r}')
-    config, workdir = CONFIG.value, Path(WORKDIR.value)
+    config, workdir = CONFIG.value, storage.local(WORKDIR.value, '--workdir')
     if config is None or 'transfer' not in config:
         raise UserError('--config is no config of a task: for example configs/glue.py:sst2')
     if not config.task:

@@ -1,26 +1,34 @@
-"""The sha256 of every file of a checkpoint, so that damage is found before it is trained on.
+"""The digest of every file of a checkpoint, so that damage is found before it is trained on.
 
 Array files carry no checksum that a restore looks at: a flipped bit in one restores as a wrong
 number without a word. `manifest.json` in the checkpoint's folder lists the size and the sha256 of
 each file; a checkpoint is whole when its manifest is there and every listed file agrees with it.
+
+On gs:// the digest is the md5, which the storage computes and keeps itself: a listing proves a
+checkpoint of any size whole, where reading it back would take as long as writing it. A checkpoint
+may be copied from there to a disk and back, and is still proved.
 """
 
 import concurrent.futures
+import errno
 import hashlib
 import json
 import os
 from collections.abc import Collection
 from pathlib import Path
 
+from pretrain import storage
+
 NAME = 'manifest.json'
 # Written into the top of the folder after the manifest, and read by no restore.
 _BOOKKEEPING = frozenset({'_CHECKPOINT_METADATA', 'commit_success.txt', NAME})
 _THREADS = 4
+_ON_DISK, _REMOTE = 'sha256', 'md5'
 
 
-def _digest(path: Path) -> str:
-    with open(path, 'rb') as file:
-        return hashlib.file_digest(file, 'sha256').hexdigest()
+def _digest(path: Path, algorithm: str = _ON_DISK) -> str:
+    with path.open('rb') as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 def _durable_entry(path: Path) -> dict:
@@ -44,7 +52,7 @@ def _sync_folder(folder: Path) -> None:
 def write(folder: str | Path) -> None:
     """Writes `manifest.json` into a checkpoint's folder whose other files are all written.
 
-    The manifest appears whole or not at all (a temporary file, fsync, rename).
+    The manifest appears whole or not at all (a temporary file, fsync, rename; on gs:// one object).
 
     Args:
       folder: the folder of one checkpoint.
@@ -52,21 +60,34 @@ def write(folder: str | Path) -> None:
     Raises:
       OSError: a file cannot be read, or the manifest cannot be written.
     """
-    folder = Path(folder)
+    folder = storage.place(folder)
+    if storage.is_remote(folder):
+        found = storage.objects(folder)
+        entries = {
+            name: {'size': size, _REMOTE: md5 or _digest(folder / name, _REMOTE)}
+            for name, (size, md5) in sorted(found.items())
+            if name not in _BOOKKEEPING
+        }
+        (folder / NAME).write_text(_text(_REMOTE, entries))
+        return
     names = sorted(
         path.relative_to(folder).as_posix() for path in folder.rglob('*') if path.is_file()
     )
     names = [name for name in names if name not in _BOOKKEEPING]
     with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
         entries = list(pool.map(lambda name: _durable_entry(folder / name), names))
-    text = json.dumps({'algorithm': 'sha256', 'files': dict(zip(names, entries))}, indent=1)
+    text = _text(_ON_DISK, dict(zip(names, entries)))
     temporary = folder / (NAME + '.tmp')
     with open(temporary, 'w', encoding='utf-8') as file:
-        file.write(text + '\n')
+        file.write(text)
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, folder / NAME)
     _sync_folder(folder)
+
+
+def _text(algorithm: str, entries: dict) -> str:
+    return json.dumps({'algorithm': algorithm, 'files': entries}, indent=1) + '\n'
 
 
 def item_digest(folder: str | Path, item: str) -> str:
@@ -76,8 +97,10 @@ def item_digest(folder: str | Path, item: str) -> str:
       folder: the folder of one checkpoint, with its manifest.
       item: name of the subfolder.
     """
-    listed = json.loads((Path(folder) / NAME).read_bytes())['files']
-    entries = {name: e['sha256'] for name, e in listed.items() if name.startswith(f'{item}/')}
+    listed = json.loads((storage.place(folder) / NAME).read_bytes())
+    kind = listed['algorithm']
+    files = listed['files'].items()
+    entries = {name: entry[kind] for name, entry in files if name.startswith(f'{item}/')}
     return hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
 
 
@@ -93,35 +116,53 @@ def fault(folder: str | Path, items: Collection[str] | None = None) -> str | Non
     Returns:
       None, or a reason that names the first bad file, such as `params/d/ab12: sha256 differs`.
     """
-    folder = Path(folder)
+    folder = storage.place(folder)
     try:
-        listed = json.loads((folder / NAME).read_bytes())['files']
+        listed = json.loads((folder / NAME).read_bytes())
+        algorithm = listed['algorithm']
         entries = {
-            name: (entry['size'], entry['sha256'])
-            for name, entry in listed.items()
+            name: (entry['size'], entry[algorithm])
+            for name, entry in listed['files'].items()
             if items is None or name.partition('/')[0] in items
         }
+        hashlib.new(algorithm)
     except FileNotFoundError:
         return f'no {NAME}'
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return f'{NAME} is not readable'
 
+    found = _looked_at(folder, entries)
     for name, (size, _) in sorted(entries.items()):
-        try:
-            found = os.stat(folder / name).st_size
-        except OSError as error:
-            return f'{name}: {os.strerror(error.errno)}'
-        if found != size:
-            return f'{name}: {found} bytes instead of {size}'
+        if isinstance(found[name], str):
+            return f'{name}: {found[name]}'
+        if found[name][0] != size:
+            return f'{name}: {found[name][0]} bytes instead of {size}'
 
     def differs(name):
+        known = found[name][1] if algorithm == _REMOTE else None
         try:
-            return None if _digest(folder / name) == entries[name][1] else 'sha256 differs'
+            digest = known or _digest(folder / name, algorithm)
+            return None if digest == entries[name][1] else f'{algorithm} differs'
         except OSError as error:
-            return os.strerror(error.errno)
+            return os.strerror(error.errno) if error.errno else str(error)
 
     with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
         for name, reason in zip(entries, pool.map(differs, entries)):
             if reason:
                 return f'{name}: {reason}'
     return None
+
+
+def _looked_at(folder, names) -> dict:
+    """{name: (bytes, md5 where the storage knows it)}, or in place of these why there is none."""
+    if storage.is_remote(folder):
+        objects = storage.objects(folder)
+        return {name: objects.get(name, os.strerror(errno.ENOENT)) for name in names}
+
+    def size(name):
+        try:
+            return os.stat(folder / name).st_size, None
+        except OSError as error:
+            return os.strerror(error.errno)
+
+    return {name: size(name) for name in names}

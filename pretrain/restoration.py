@@ -18,13 +18,14 @@ import orbax.checkpoint as ocp
 from flax import traverse_util
 from jax.experimental import multihost_utils
 
-from pretrain import manifest
+from pretrain import manifest, storage
 from pretrain.errors import UserError
 
 # The other processes wait this long while process 0 reads a whole checkpoint from the disk.
 _VERIFY_TIMEOUT_MS = 3 * 3600 * 1000
 # Of a model: what another task, or weights from elsewhere, may lack.
 _HEADS = re.compile(r'[^/]+/(head|pooler|classifier|scores|projection)/')
+FINISHED = 'commit_success.txt'  # written by orbax, on gs://
 _NOTHING, _ALL_DAMAGED = -1, -2
 # What the commands read: a damaged optimizer does not spoil the parameters.
 _ITEMS_OF_COMMANDS = ('params', 'config')
@@ -119,9 +120,12 @@ def find(directory: str | Path) -> tuple[Path, int | None]:
     Raises:
       UserError: there is no such folder.
     """
-    path = Path(directory).absolute()
-    if not path.is_dir():
-        raise UserError(f'no such folder: {directory}')
+    path = storage.place(directory)
+    with storage.errors(path, 'read'):
+        if not path.is_dir():
+            raise UserError(f'no such folder: {directory}')
+    if not storage.is_remote(path):
+        path = path.absolute()
     if path.name.isdecimal() and (path / manifest.NAME).is_file():
         return path.parent, int(path.name)
     return (path / 'checkpoints' if (path / 'checkpoints').is_dir() else path), None
@@ -129,7 +133,22 @@ def find(directory: str | Path) -> tuple[Path, int | None]:
 
 def steps_in(folder: Path) -> list[int]:
     """Every step in a folder of checkpoints, whole or damaged, in rising order."""
-    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
+    unfinished = unfinished_in(folder)
+    return sorted(int(path.name) for path in _numbered(folder) if path not in unfinished)
+
+
+def unfinished_in(folder: Path) -> list[Path]:
+    """The steps that a save was interrupted in, where these have no other name: on gs://."""
+    if not storage.is_remote(folder):
+        return []
+    marks = FINISHED, manifest.NAME  # copied there from a disk, a step has only the second
+    return [p for p in _numbered(folder) if not any((p / name).exists() for name in marks)]
+
+
+def _numbered(folder: Path) -> list[Path]:
+    if storage.is_remote(folder) and not folder.is_dir():  # a folder there is what lies in it
+        return []
+    return [path for path in folder.iterdir() if path.name.isdecimal()]
 
 
 def agreed_newest_whole(folder: Path, items=None) -> tuple[int | None, list[int]]:

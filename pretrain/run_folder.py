@@ -4,7 +4,7 @@ import fcntl
 import json
 import os
 
-from pretrain import commandline, restoration
+from pretrain import commandline, restoration, storage
 from pretrain.data import tokenizer
 from pretrain.data.shards import write_whole
 from pretrain.errors import UserError
@@ -26,11 +26,14 @@ BEFORE = {
 
 def check_config(workdir, config, accept_changes):
     """Refuses a workdir that cannot be written, or that holds a run of another config."""
-    existing = workdir
-    while not os.path.exists(existing):  # unlike Path.exists, not raised where one may not look
-        existing = existing.parent
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        raise UserError(f'--workdir: {str(workdir)!r} cannot be written: give another folder')
+    if storage.is_remote(workdir):
+        storage.check_writable(workdir)
+    else:
+        existing = workdir
+        while not os.path.exists(existing):  # unlike Path.exists, not raised where one may not look
+            existing = existing.parent
+        if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+            raise UserError(f'--workdir: {str(workdir)!r} cannot be written: give another folder')
     path = workdir / 'config.json'
     if not path.exists() or accept_changes:
         return
@@ -56,7 +59,7 @@ def with_own_tokenizer(workdir, data):
         workdir: Path. data: the config's section.
     """
     own = tokenizer.find(workdir) if workdir.is_dir() else None
-    if not data.tokenizer or own is None or os.path.exists(data.tokenizer):
+    if not data.tokenizer or own is None or storage.place(data.tokenizer).exists():
         return data
     data = data.copy_and_resolve_references()
     with data.unlocked():
@@ -111,8 +114,11 @@ def of_checkpoint(path):
 def lock(workdir):
     """Keeps a second run from writing into this folder, until the file it returns is closed.
 
-    The system lets go of it when the process ends, however it ends.
+    The system lets go of it when the process ends, however it ends. On gs:// nothing can be locked:
+    None is returned.
     """
+    if storage.is_remote(workdir):
+        return None
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         file = open(workdir / '.lock', 'w')
@@ -139,7 +145,6 @@ def has_checkpoints(workdir):
 def write(workdir, config, tokens):
     """Makes the run's folder with its config and its tokenizer."""
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
         with write_whole(workdir / 'config.json') as file:
             file.write(json.dumps(config.to_dict(), indent=2).encode())
         with write_whole(workdir / tokens.file) as file:

@@ -2,10 +2,12 @@
 
 import json
 import os
+import tempfile
 from pathlib import Path
 
 from tqdm import tqdm
 
+from pretrain import storage
 from pretrain.data.shards import write_whole
 
 # Two runs of the same seed agree in all fields of a row but these.
@@ -21,12 +23,17 @@ class RunLog:
         Args:
             workdir: folder of the run. steps: length of the run. start: steps done before.
         """
-        self.path = Path(workdir) / 'metrics.jsonl'
         kept = [row for row in read_rows(workdir) if row['step'] <= start]
-        with write_whole(self.path) as file:
+        self._workdir = storage.place(workdir)
+        self._local, self._temporary = self._workdir, None
+        if storage.is_remote(workdir):
+            self._temporary = tempfile.TemporaryDirectory(prefix='run-log-')
+            self._local = Path(self._temporary.name)
+        path = self._local / 'metrics.jsonl'
+        with write_whole(path) as file:
             file.write(''.join(json.dumps(row) + '\n' for row in kept).encode())
-        self._file = open(self.path, 'a', buffering=1)
-        self._events = _event_writer(workdir, start)
+        self._file = open(path, 'a', buffering=1)
+        self._events = _event_writer(self._local, start)
         self._bar = tqdm(total=steps, initial=start, desc='training', unit='step', mininterval=0.5)
 
     def advance(self):
@@ -44,14 +51,34 @@ class RunLog:
         shown = {'loss': 'loss', 'validation_loss': 'validation', 'tokens_per_second': 'tokens/s'}
         self._bar.set_postfix({shown[n]: f'{row[n]:.4g}' for n in shown if n in row})
 
+    def save(self):
+        """Copies what has been written so far to gs://, where the workdir is there.
+
+        Called before each checkpoint, so that a run that goes on from it lacks no row.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        if self._temporary is None:
+            return
+        if self._events:
+            self._events.flush()
+        for path in self._local.iterdir():
+            with write_whole(self._workdir / path.name) as file:
+                file.write(path.read_bytes())
+
     def close(self):
-        """Closes files and bar."""
+        """Closes files and bar. Raises as `save` does."""
         self._bar.close()
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
         if self._events:
             self._events.close()
+        if self._temporary:
+            with self._temporary:
+                self.save()
+                self._temporary, self._events = None, None
 
 
 def read_rows(workdir):
@@ -59,10 +86,10 @@ def read_rows(workdir):
 
     A line that is no row is passed over: a kill can leave half of one at the end.
     """
-    path = Path(workdir) / 'metrics.jsonl'
+    path = storage.place(workdir) / 'metrics.jsonl'
     rows = []
     if path.exists():
-        for line in path.read_text(errors='replace').splitlines():
+        for line in path.read_bytes().decode(errors='replace').splitlines():
             try:
                 row = json.loads(line)
             except ValueError:

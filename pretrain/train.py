@@ -11,7 +11,6 @@ import json
 import math
 import sys
 import time
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -33,6 +32,7 @@ from pretrain import (
     processes,
     run_folder,
     run_log,
+    storage,
     summary,
     teacher,
     train_step,
@@ -60,7 +60,7 @@ def main(argv):
         raise UserError(f'unknown argument {argv[1]!r}')
     if not WORKDIR.value:
         raise UserError('--workdir is empty: name the folder of the run')
-    config, workdir = CONFIG.value, Path(WORKDIR.value)
+    config, workdir = CONFIG.value, storage.place(WORKDIR.value)
     if config is None:
         raise UserError('--config is missing: for example --config=configs/gpt.py:tiny')
     began = time.time()
@@ -222,6 +222,8 @@ def main(argv):
                         progress['windows'] = stage.phase.position(step) + moved
                         # Losses of phases of other lengths do not compare: the best is of the last.
                         ranked = scores and stage is stages[-1]
+                        if first_process:
+                            log.save()
                         saved.save(state, step, progress, scores['loss'] if ranked else None)
                         clock.update(step=step, time=time.time())
                     if stopped:

@@ -12,9 +12,9 @@ import fcntl
 import hashlib
 import json
 import shutil
-from pathlib import Path
 from typing import NamedTuple
 
+from pretrain import storage
 from pretrain.data import duplicates, shards, tokenizer, unit, workers
 from pretrain.data.bad_input import Tally
 from pretrain.data.documents import open_source
@@ -87,7 +87,8 @@ def prepare(recipe, cache, work=Work()):  # noqa: B008 (a tuple)
     source = open_source(recipe.source, recipe.text_field, recipe.data_dir, work.skip)
     filters = Filters(recipe.filters)
     given = tokenizer.load(recipe.tokenizer) if recipe.tokenizer else None
-    folder = Path(cache) / f'{source.name}-{_digest(recipe, source, filters, given)}'
+    name = f'{source.name}-{_digest(recipe, source, filters, given)}'
+    folder = storage.local(cache, 'data.cache') / name
     if (folder / 'manifest.json').exists():
         return folder
     try:
@@ -120,14 +121,14 @@ def prepare_all(recipes, cache, work=Work()):  # noqa: B008 (a tuple)
     recipes = list(recipes)
     if len(recipes) == 1 or recipes[0].tokenizer:
         return [prepare(recipe, cache, work) for recipe in recipes]
-    jobs = []
+    cache, jobs = storage.local(cache, 'data.cache'), []
     for recipe in recipes:
         _check(recipe)
         source = open_source(recipe.source, recipe.text_field, recipe.data_dir, work.skip)
-        jobs.append(Job(recipe, source, Filters(recipe.filters), Path(cache), work))
+        jobs.append(Job(recipe, source, Filters(recipe.filters), cache, work))
     facts = [_digest(j.recipe, j.source, j.filters, None) for j in jobs]
     digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
-    folder = Path(cache) / f'tokenizer-{digest}'
+    folder = cache / f'tokenizer-{digest}'
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _lock(folder, 'tokenizer'):

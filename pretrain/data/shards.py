@@ -9,6 +9,7 @@ a whole shard.
 
 import contextlib
 import fcntl
+import io
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pretrain import storage
 from pretrain.errors import UserError
 
 SPLITS = ('train', 'validation')
@@ -226,8 +228,18 @@ def wrong_size(sizes, split, lengths):
 
 @contextlib.contextmanager
 def write_whole(path):
-    """A file opened for binary writing that appears under its name only when it is whole."""
-    path = Path(path)
+    """A file opened for binary writing that appears under its name only when it is whole.
+
+    Args:
+        path: of the file; its folder is made. On gs:// it is put there at the end.
+    """
+    path = storage.place(path)
+    if storage.is_remote(path):
+        content = io.BytesIO()
+        yield content
+        with storage.errors(path, 'write'):
+            path.write_bytes(content.getvalue())
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     # Process numbers repeat in the containers of one shared disk.
     partial = path.with_name(f'{path.name}.{uuid.uuid4().hex}.partial')

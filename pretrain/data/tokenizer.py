@@ -13,12 +13,12 @@ import hashlib
 import io
 import re
 import unicodedata
-from pathlib import Path
 
 import numpy as np
 import sentencepiece
 
 from objectives import contract
+from pretrain import storage
 from pretrain.errors import UserError
 
 SENTINELS = 100
@@ -340,7 +340,7 @@ def stand_in(pieces):
 
 def find(folder):
     """The tokenizer's file in the folder of a run or a corpus; None where there is none."""
-    paths = (Path(folder) / name for name in FILES)
+    paths = (storage.place(folder) / name for name in FILES)
     return next((path for path in paths if path.exists()), None)
 
 
@@ -360,7 +360,7 @@ def load(path):
     """
     from pretrain.huggingface import tokenizer_files  # which is built on this module
 
-    path = Path(path)
+    path = storage.place(path)
     if path.is_dir():
         if tokenizer_files.is_in(path):
             return tokenizer_files.read(path)

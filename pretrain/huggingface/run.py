@@ -15,7 +15,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import type_handlers
 
-from pretrain import manifest, restoration, run_folder
+from pretrain import manifest, restoration, run_folder, storage
 from pretrain.errors import UserError
 
 STEP = 0
@@ -47,7 +47,7 @@ def new_folder(path):
     Raises:
         UserError: there is something already, or the place cannot be written.
     """
-    path = Path(os.path.abspath(path))
+    path = Path(os.path.abspath(storage.local(path, 'the new folder')))
     parent = path.parent
     unfinished = parent / f'.{path.name}.unfinished-{os.getpid()}'
     try:
