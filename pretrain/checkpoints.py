@@ -287,8 +287,9 @@ class Checkpoints:
             with contextlib.suppress(Exception):
                 self._shut()
             if jax.process_index() == 0:
-                self._remove_leftovers()  # on a full disk every byte counts
-            reason = _storage_reason(error)
+                with contextlib.suppress(Exception):  # what refused to write may refuse this too
+                    self._remove_leftovers()  # on a full disk every byte counts
+            reason = storage.reason(error) if self._remote else _storage_reason(error)
             if reason is None:
                 raise
             rest = (

@@ -126,7 +126,7 @@ def reason(error):
         if isinstance(error, OSError) and not error.errno:
             return words
         if isinstance(error, ValueError) and (REMOTE in words or 'http' in words):
-            return words
+            return words.partition(' [')[0]  # what it was opened with follows, at length
         error = error.__cause__ or error.__context__
     return None
 
@@ -176,7 +176,8 @@ def move(source, target):
         source, target: str or epath.Path.
     """
     remove(target)
-    file_system().copy(f'{source}/', f'{target}/', recursive=True)
+    names = list(objects(source))
+    file_system().copy([f'{source}/{n}' for n in names], [f'{target}/{n}' for n in names])
     remove(source)
 
 

@@ -44,6 +44,9 @@ class Server(http.server.ThreadingHTTPServer):
         """As STORAGE_EMULATOR_HOST and TENSORSTORE_GCS_HTTP_URL want it."""
         return f'http://localhost:{self.server_address[1]}'
 
+    def handle_error(self, *_):
+        """Says nothing either: who has enough of an answer hangs up."""
+
     def write(self, bucket, name, content, wanted=None):
         """Stores an object, if its generation is the wanted one (0: if there is none)."""
         with self.lock:
@@ -163,8 +166,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return 404, {}, {}
         if rest:  # NAME/rewriteTo/b/BUCKET/o/NAME
             target, other, _, _ = self._asked(rest)
-            content = self.server.buckets[bucket][name].content
-            stored = self.server.write(target, other, content)
+            source = self.server.buckets[bucket].get(name)
+            if source is None:
+                return 404, {}, {}
+            stored = self.server.write(target, other, source.content)
             return 200, {'done': True, 'resource': described(target, other, stored)}, {}
         name, content = query.get('name'), body
         if query['uploadType'] == 'resumable':
