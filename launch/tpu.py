@@ -37,7 +37,7 @@ MAX_RUN_DURATION = flags.DEFINE_string(
 )
 KEEP_RUNNING = flags.DEFINE_bool('keep_running', False, 'Nothing is to delete the pod.')
 SERVICE_ACCOUNT = flags.DEFINE_string('service_account', None, 'create: that the workers act as.')
-EXTRA = flags.DEFINE_string('extra', '[tpu]', 'setup: extras of the project to install.')
+EXTRA = flags.DEFINE_string('extra', '[tpu,gcs]', 'setup: extras of the project to install.')
 CORPUS = flags.DEFINE_string('corpus', None, 'stage: folder of a corpus, here or on gs://.')
 TO = flags.DEFINE_string(
     'to', f'{tpu_pod.FOLDER}/project/cache', 'stage: folder on each worker, from its home.'

@@ -20,7 +20,7 @@ def setup(programs, pod, extra, hosts):
     """Brings the working tree of the present folder to all workers, and installs it.
 
     Args:
-        programs: commands.Programs. pod: Pod. extra: extras to install, '[tpu]'. hosts: number of
+        programs: commands.Programs. pod: Pod. extra: extras to install, '[tpu,gcs]'. hosts: number of
             workers; None where it is not known.
 
     Raises:
