@@ -104,11 +104,12 @@ def score_text():
     if same_source:
         train = corpora.open_windows(config, corpus, 'train', run.objective)
         unigram_V = evaluation.unigram(corpus, run.objective, train)
-    scores = evaluation.evaluate_each(
-        step, run.params, readers, corpus.shares, batch, run.mesh,
-        unigram_V=unigram_V,
-        progress=functools.partial(tqdm, desc=f'evaluating {split}', unit='batch'),
-    )  # fmt: skip
+    with jax.set_mesh(run.mesh):
+        scores = evaluation.evaluate_each(
+            step, run.params, readers, corpus.shares, batch, run.mesh,
+            unigram_V=unigram_V,
+            progress=functools.partial(tqdm, desc=f'evaluating {split}', unit='batch'),
+        )  # fmt: skip
     count = sum(map(len, readers.values()))
     print(f'{folder} on {named}, {split}: {count:,} windows')
     for name, value in scores.items():

@@ -1,5 +1,6 @@
 """One checkpoint on one task: trained with a seed, scored on dev, its test answers kept."""
 
+import contextlib
 import functools
 import json
 import time
@@ -69,7 +70,7 @@ class Experiment:
 
     def __init__(self, source, task, data, config, mesh, show=True):
         self.source, self.task, self.data, self.config = source, task, data, config
-        self.show = show
+        self.mesh, self.show = mesh, show
         self.trained = (config.transfer.cast or casts.default_cast(source)) != 'choices'
         if not self.trained:
             if not source.transformer.config.decoder_layers:
@@ -126,6 +127,12 @@ class Experiment:
         Returns:
             Outcome.
         """
+        # What is trained lies on the mesh, and the model lays its activations on it; what only
+        # scores choices lies on one device.
+        with jax.set_mesh(self.mesh) if self.trained else contextlib.nullcontext():
+            return self._run(seed, kind)
+
+    def _run(self, seed, kind):
         facts = {'seed': seed, 'kind': kind}
         if not self.trained:
             answer, params = self._scored_choices(seed, kind), None
