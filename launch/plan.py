@@ -9,12 +9,14 @@ downloaded, prepared or run.
 """
 
 import json
+import os
+from pathlib import Path
 
 import jax
 from absl import flags
 
-from launch import budget, search, step_program, topology
-from pretrain import commandline
+from launch import budget, picture, search, step_program, topology
+from pretrain import commandline, storage
 from pretrain.data.shards import write_whole
 from pretrain.errors import UserError
 
@@ -26,7 +28,7 @@ TOPOLOGY = flags.DEFINE_string(
 MESH = flags.DEFINE_string('mesh', '', "Mesh in place of the config's.")
 SEARCH = flags.DEFINE_bool('search', False, 'Try meshes and model.remat, and rank what fits.')
 TRIES = flags.DEFINE_integer('tries', 8, 'Programs that --search compiles at most.', lower_bound=1)
-OUT = flags.DEFINE_string('out', '', 'JSON file for the numbers.')
+OUT = flags.DEFINE_string('out', '', 'JSON file for the numbers; a picture lies beside it.')
 GIB = 2**30
 
 
@@ -37,6 +39,12 @@ def main(argv):
     config = CONFIG.value
     if config is None:
         raise UserError('--config is missing: for example --config=configs/t5.py:11b')
+    if OUT.value:  # known before a compilation of minutes
+        out = storage.local(OUT.value, '--out').absolute()
+        if out.suffix != '.json':
+            raise UserError(f'--out={OUT.value} should end in .json: the picture ends in .png')
+        if not os.access(out.parent, os.W_OK | os.X_OK):
+            raise UserError(f'--out={OUT.value}: its folder is not there or cannot be written')
     if not TOPOLOGY.value.strip().lower().startswith('gpu'):
         jax.config.update('jax_platforms', 'cpu')
     # A program for devices that are not there cannot be kept.
@@ -47,6 +55,7 @@ def main(argv):
     if SEARCH.value:
         tried = search.run(config, found, TRIES.value)
         print(search.table(tried))
+        drawn = {f'{each.mesh}\nremat={each.remat}': each.budget for each in tried}
         record = [
             {'mesh': each.mesh, 'remat': each.remat, **budget.record(each.budget)} for each in tried
         ]
@@ -54,11 +63,15 @@ def main(argv):
         step = step_program.describe(config, found.devices)
         made = budget.make(step, found)
         print(report(config, found, step, made))
-        record = budget.record(made)
+        record, drawn = budget.record(made), {config.mesh: made}
     if OUT.value:
         facts = {'config': config.name, 'topology': found.name, 'plan': record}
         with write_whole(OUT.value) as file:
             file.write(json.dumps(facts, indent=1).encode())
+        path = Path(OUT.value).with_suffix('.png')
+        with write_whole(path) as file:
+            file.write(picture.draw(drawn, f'{config.objective.name} {config.name}, {found.name}'))
+        print(f'wrote {OUT.value} and {path}')
 
 
 def report(config, found, step, made):

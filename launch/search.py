@@ -101,9 +101,9 @@ def table(trials):
     lines = [f'{"mesh":>28}  {"remat":>5}  {"GiB":>8}  {"fits":>4}  {"ms at least":>11}  bound by']
     for each in trials:
         made = each.budget
-        total = f'{made.total / GIB:8.1f}' if made.total else '       ?'
+        total = f'{made.total / GIB:8.3g}' if made.total else '       ?'
         slowest = max(made.seconds, key=made.seconds.get) if made.seconds else ''
-        least = f'{1e3 * made.bound:11.1f}' if made.bound else ' ' * 11
+        least = f'{1e3 * made.bound:11.4g}' if made.bound else ' ' * 11
         fits = 'yes' if made.fits else 'no'
         lines.append(f'{each.mesh:>28}  {each.remat:>5}  {total}  {fits:>4}  {least}  {slowest}')
     return '\n'.join(lines)

@@ -20,8 +20,8 @@ def setup(programs, pod, extra, hosts):
     """Brings the working tree of the present folder to all workers, and installs it.
 
     Args:
-        programs: commands.Programs. pod: Pod. extra: extras to install, '[tpu,gcs]'. hosts: number of
-            workers; None where it is not known.
+        programs: commands.Programs. pod: Pod. extra: extras to install, '[tpu,gcs]'. hosts: number
+            of workers; None where it is not known.
 
     Raises:
         UserError: here is no checkout of the project, or a worker did not finish.

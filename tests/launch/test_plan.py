@@ -83,6 +83,7 @@ def test_a_plan_for_a_tpu(launch, tmp_path):
     ):  # fmt: skip
         assert words in said, words
     found = json.loads(out.read_text())
+    assert out.with_suffix('.png').read_bytes().startswith(b'\x89PNG')
     assert found['topology'] == 'v5e:2x2'
     plan = found['plan']
     assert plan['fits']
@@ -170,4 +171,6 @@ def test_what_is_wrong_is_said_in_one_line(refused):
         ([smoke, '--topology=v5e:2x2', '--mesh=data=8'], 'set data=4'),
         ([smoke, '--topology=v5e:4x4'], 'batch_size=8 does not divide over the 16'),
         ([smoke, '--topology=v5e:2x2', 'more'], "unknown argument 'more'"),
+        ([smoke, '--topology=v5e:2x2', '--out=plan.png'], 'should end in .json'),
+        ([smoke, '--topology=v5e:2x2', '--out=not/there.json'], 'its folder is not there'),
     ])  # fmt: skip

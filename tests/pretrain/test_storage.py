@@ -155,10 +155,10 @@ def test_what_the_storage_answers_is_said_in_one_line(objects, server):
     folder = 'gs://bucket/run/checkpoints'
     save(folder, 1)
     server.refuse = lambda method, path: 403 if method == 'POST' and '2%2F' in path else 0
-    with pytest.raises(UserError, match='of step 2: PERMISSION_DENIED: .*/2/.*Forbidden; no'):
+    with pytest.raises(UserError, match=r'of step 2: PERMISSION_DENIED: .*/2/.*Forbidden; no'):
         save(folder, 2)
     server.refuse = lambda method, path: 403
-    with pytest.raises(UserError, match="cannot write 'gs://bucket/run': .*(F|f)orbidden"):
+    with pytest.raises(UserError, match=r"cannot write 'gs://bucket/run': .*(F|f)orbidden"):
         storage.check_writable('gs://bucket/run')
     server.refuse = None
     storage.check_writable('gs://bucket/run')
