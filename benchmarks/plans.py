@@ -37,7 +37,7 @@ MODELS = {
     },
     'configs/gpt.py:gpt3_175b': {
         'v5e-256': ('fsdp=32,tensor=8', ('--config.batch_size=1536', '--config.accumulation=48')),
-        'v5p-128': ('fsdp=16,tensor=4', ('--config.batch_size=1536', '--config.accumulation=24')),
+        'v5p-128': ('fsdp=16,tensor=4', ('--config.batch_size=1536', '--config.accumulation=48')),
         'v4-512': ('fsdp=64,tensor=4', ('--config.batch_size=1536', '--config.accumulation=24')),
     },
 }
