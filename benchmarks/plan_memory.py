@@ -1,7 +1,7 @@
 """Does a process take the memory that launch.plan says, on the device that is here?
 
-    python -m benchmarks.plan_memory --config=configs/gpt.py:gpt2_355m --config.batch_size=2 \
-        --config.accumulation=1
+    python -m benchmarks.plan_memory --config=configs/gpt.py:gpt2_355m --config.batch_size=1 \
+        --config.accumulation=1 --config.model.remat=full
 
 Plans a step for one device, then makes the state and takes two steps on it, and compares. On a CPU:
 the rise of the process's resident memory, for the state, and at its peak for the step; on a GPU:
