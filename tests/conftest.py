@@ -1,5 +1,6 @@
 """Eight fake devices, a shared compilation cache, a text, and the commands as users call them."""
 
+import gc
 import hashlib
 import json
 import os
@@ -33,6 +34,8 @@ jax.config.update('jax_compilation_cache_dir', str(COMPILED))
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
 # The tests compile much and run little.
 jax.config.update('jax_disable_most_optimizations', True)
+# What tracing allocates stays for long: Python need not look so often for what can go.
+gc.set_threshold(100_000, 20, 100)
 
 
 def pytest_collection_modifyitems(items):
@@ -98,6 +101,7 @@ def many():  # and the command is imported once
         print(forked(run, out), flush=True)
 
 gc.freeze()
+gc.set_threshold(100_000, 20, 100)
 for line in sys.stdin:
     call = json.loads(line)
     print(forked(many if 'run_flag' in call else main, call['out'][0]), flush=True)
