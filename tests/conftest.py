@@ -1,5 +1,6 @@
 """Eight fake devices, a shared compilation cache, a text, and the commands as users call them."""
 
+import gc
 import hashlib
 import json
 import os
@@ -33,6 +34,8 @@ jax.config.update('jax_compilation_cache_dir', str(COMPILED))
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
 # The tests compile much and run little.
 jax.config.update('jax_disable_most_optimizations', True)
+# What tracing allocates stays for long: Python need not look so often for what can go.
+gc.set_threshold(100_000, 20, 100)
 
 
 def pytest_collection_modifyitems(items):
@@ -53,20 +56,87 @@ def environment():
     }
 
 
-# Forks before any device is touched, so that a dozen calls import jax once.
-FORKED = """
-import json, os, sys
-import {module} as module
-from pretrain import commandline
-for i, argv in enumerate(json.loads(sys.stdin.read())):
-    if os.fork() == 0:
-        for stream, name in ((1, 'out'), (2, 'err')):
-            os.dup2(os.open(f'{{sys.argv[1]}}/{{i}}.{{name}}', os.O_WRONLY | os.O_CREAT), stream)
-        sys.argv = ['{module}', *argv]
-        commandline.run(module.main, {run_flag!r}, getattr(module, 'default_config', None))
-    status = os.waitstatus_to_exitcode(os.wait()[1])
-    open(f'{{sys.argv[1]}}/{{i}}.code', 'w').write(str(status))
+# Imports what others have written, once, and forks for each call before a device is touched.
+SERVER = """
+import atexit, gc, importlib, json, os, runpy, signal, sys, threading, traceback
+import absl.app, flax.linen, jax.experimental.multihost_utils, matplotlib.pyplot
+import ml_collections.config_flags, optax, orbax.checkpoint, sentencepiece, tensorboardX, tqdm
+
+def forked(run, out):
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    signal.alarm(300)
+    for stream, path in enumerate(['/dev/null', *out]):
+        os.dup2(os.open(path, os.O_RDWR | os.O_CREAT), stream)
+    code = 1
+    try:
+        run()
+        code = 0
+    except SystemExit as end:
+        code = end.code or 0
+    except BaseException:
+        traceback.print_exc()
+    threading._shutdown()  # as at every exit, but that nobody clears away what was imported
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+def main():  # as python -m MODULE, or python FILE
+    os.chdir(call['folder'])
+    sys.argv = [call['command'], *call['calls'][0]]
+    if call['command'].endswith('.py'):
+        runpy.run_path(call['command'], run_name='__main__')
+    else:
+        runpy.run_module(call['command'], run_name='__main__', alter_sys=True)
+
+def many():  # and the command is imported once
+    from pretrain import commandline
+    module = importlib.import_module(call['command'])
+    default = getattr(module, 'default_config', None)
+    run = lambda: commandline.run(module.main, call['run_flag'], default)
+    for argv, out in zip(call['calls'], call['out'][1:]):
+        sys.argv = [call['command'], *argv]
+        print(forked(run, out), flush=True)
+
+gc.freeze()
+gc.set_threshold(100_000, 20, 100)
+for line in sys.stdin:
+    call = json.loads(line)
+    print(forked(many if 'run_flag' in call else main, call['out'][0]), flush=True)
 """
+
+
+@pytest.fixture(scope='session')
+def fork(environment, request):
+    """fork('pretrain.train', [flags]) -> [CompletedProcess]; a file's name is a command, too.
+
+    With run_flag: the process that imports the command, then that of each of many lists of flags.
+    """
+    server = subprocess.Popen(
+        [sys.executable, '-c', SERVER], env=environment, cwd=request.config.rootpath, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+
+    def fork(command, calls, folder=request.config.rootpath, **run_flag):
+        calls = [[str(word) for word in argv] for argv in calls]
+        with tempfile.TemporaryDirectory() as outputs:
+            out = [[f'{outputs}/{i}.{n}' for n in ('out', 'err')] for i in range(len(calls) + 1)]
+            call = {'command': command, 'calls': calls, 'folder': str(folder), 'out': out}
+            server.stdin.write(json.dumps(call | run_flag) + '\n')
+            server.stdin.flush()
+            codes = [int(server.stdout.readline())]
+            codes += map(int, Path(out[0][0]).read_text().split()) if run_flag else []
+            read = lambda pair: [Path(path).read_text() for path in pair]  # noqa: E731
+            return [
+                subprocess.CompletedProcess(command, code, *read(pair))
+                for code, pair in zip(codes, out)
+            ]
+
+    yield fork
+    server.stdin.close()
+    server.wait()
 
 
 @pytest.fixture(scope='session')
@@ -114,30 +184,19 @@ def start(environment, request):
 
 
 @pytest.fixture(scope='session')
-def call(start):
+def call(fork):
     """call('train', *flags) -> CompletedProcess."""
-
-    def call(command, *flags, **changes):
-        process = start(command, *flags, **changes)
-        out, err = process.communicate(timeout=300)
-        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
-
-    return call
+    return lambda command, *flags: fork(_module(command), [flags])[0]
 
 
-@pytest.fixture
-def call_many(environment, request, tmp_path):
+@pytest.fixture(scope='session')
+def call_many(fork):
     """call_many('train', [flags, flags, ...]) -> [(exit code, stdout, stderr), ...]."""
 
     def call_many(command, calls, run_flag=None):
-        folder = Path(tempfile.mkdtemp(prefix='calls', dir=tmp_path))
-        script = FORKED.format(module=_module(command), run_flag=run_flag)
-        subprocess.run(
-            [sys.executable, '-c', script, folder], input=json.dumps(calls), text=True, timeout=300,
-            env=environment, cwd=request.config.rootpath, check=True,
-        )  # fmt: skip
-        read = lambda i, name: (folder / f'{i}.{name}').read_text()  # noqa: E731
-        return [(int(read(i, 'code')), read(i, 'out'), read(i, 'err')) for i in range(len(calls))]
+        first, *done = fork(_module(command), calls, run_flag=run_flag)
+        assert first.returncode == 0, first.stderr
+        return [(each.returncode, each.stdout, each.stderr) for each in done]
 
     return call_many
 

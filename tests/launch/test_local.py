@@ -15,6 +15,7 @@ from pretrain import restoration
 RUN = [
     '--config.steps=24', '--config.checkpoint.every=6', '--config.checkpoint.keep=10',
     '--config.eval.every=100', '--config.log.every=1', '--config.mesh=fsdp=2',
+    '--config.sample.tokens=0',
 ]  # fmt: skip
 
 

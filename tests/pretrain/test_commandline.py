@@ -58,14 +58,8 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture
-def call(folder, environment):
-    def call(*argv):
-        return subprocess.run(
-            [sys.executable, 'command.py', *argv],
-            cwd=folder, env=environment, capture_output=True, text=True, timeout=60,
-        )  # fmt: skip
-
-    return call
+def call(folder, fork):
+    return lambda *argv: fork('command.py', [argv], folder)[0]
 
 
 @pytest.fixture
@@ -203,6 +197,18 @@ def test_the_training_command(environment, tmp_path):
     )  # fmt: skip
     assert_one_line(done, "unknown variant 'gpt2_124'; did you mean 'gpt2_124m'?")
     assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.parametrize(
+    ('command', 'flag'),
+    [('convert', 'to_huggingface'), ('evaluate', 'benchmark'), ('generate', 'prompt'),
+     ('look', 'windows'), ('prepare', 'out'), ('train', 'workdir')],
+)  # fmt: skip
+def test_a_command_finds_all_that_it_imports(start, command, flag):
+    """In a Python of its own, where no other command's imports are at hand."""
+    out, err = start(command, '--help').communicate(timeout=300)
+    assert f'--{flag}: ' in out
+    assert err == ''
 
 
 def test_read_config(folder):

@@ -132,9 +132,9 @@ def test_it_learns_one_small_batch(name, vocabulary):
 def test_electras_tables_learn_from_both_models(vocabulary):
     """The generator has none of its own: its loss reaches those of the discriminator."""
     learner = make_learner('replaced_token', vocabulary)
-    params = train_step.init_state(learner)['params']
+    params = start('replaced_token', vocabulary)[0]['params']
     assert 'token_embedding' not in params['generator']
-    batch = learner.objective.corrupt(jax.random.key(0), windows(learner, 0))
+    batch = jax.jit(learner.objective.corrupt)(jax.random.key(0), windows(learner, 0))
 
     @jax.jit
     @jax.grad

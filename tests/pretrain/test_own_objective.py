@@ -41,26 +41,33 @@ def make(config, vocabulary):
 ROOT = Path(__file__).parents[2]
 
 
-def test_it_trains_without_a_change_elsewhere(call, small, tmp_path):
+def train(start, *flags):
+    """(exit code, stdout, stderr) of the command, which finds this file."""
+    process = start('train', *flags, PYTHONPATH=f'{ROOT}:{Path(__file__).parent}')
+    out, err = process.communicate(timeout=300)
+    return process.returncode, out, err
+
+
+def test_it_trains_without_a_change_elsewhere(start, small, tmp_path):
     flags = ['--config.objective.name=test_own_objective:make', '--config.steps=60',
              '--config.sample.tokens=0', f'--workdir={tmp_path / "run"}']  # fmt: skip
-    done = call('train', *small, *flags, PYTHONPATH=f'{ROOT}:{Path(__file__).parent}')
-    assert done.returncode == 0, done.stderr
+    code, out, err = train(start, *small, *flags)
+    assert code == 0, err
     rows = run_log.read_rows(tmp_path / 'run')
     assert abs(rows[0]['loss'] - math.log(512)) < 0.2
     assert rows[-1]['validation_loss'] < rows[0]['loss'] - 0.3
     assert 'validation_unigram' in rows[-1]
     for line in ('example 1', '  reads ', '  predicts '):
-        assert line in done.stdout
-    assert 'windows of 34 tokens' in done.stdout  # 32 and the gap
+        assert line in out
+    assert 'windows of 34 tokens' in out  # 32 and the gap
 
 
-def test_its_own_mistakes_are_one_line(call, small, tmp_path):
+def test_its_own_mistakes_are_one_line(start, small, tmp_path):
     flags = ['--config.objective.name=test_own_objective:mak', f'--workdir={tmp_path / "run"}']
-    done = call('train', *small, *flags, PYTHONPATH=f'{ROOT}:{Path(__file__).parent}')
-    assert done.returncode == 2
-    assert 'cannot be imported' in done.stderr
-    assert 'Traceback' not in done.stderr
+    code, _, err = train(start, *small, *flags)
+    assert code == 2
+    assert 'cannot be imported' in err
+    assert 'Traceback' not in err
 
 
 def test_the_docs_show_this_very_code():

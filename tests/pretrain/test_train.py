@@ -239,8 +239,3 @@ def test_a_folder_without_rights(call, small, tmp_path):
     done = call('train', *small, f'--workdir={locked / "run"}')
     assert done.returncode == 2
     assert 'cannot be written' in done.stderr
-
-
-def test_help(call):
-    done = call('train', '--help')
-    assert '--workdir' in done.stdout + done.stderr

@@ -60,7 +60,7 @@ def test_a_source_without_held_out_text_is_said(call, small, sources, tmp_path):
     done = call(
         'train', *small, f'--workdir={tmp_path}/run', '--config.data.vocabulary_size=320',
         f'--config.data.mixture=(({sources[0]!r}, 1.0), ("text:{alone}", 3.0))',
-        '--config.objective.length=16', '--config.steps=2',
+        '--config.objective.length=16', '--config.steps=2', '--config.sample.tokens=0',
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert 'warning: no document of text-alone is held out: the validation loss is that' in (
@@ -95,6 +95,7 @@ def test_packed_windows_train(call, small, tmp_path):
     done = call(
         'train', *small, f'--workdir={tmp_path}/run', '--config.data.cut=pack',
         '--config.objective.separate_documents=True', '--config.data.workers=0',
+        '--config.sample.tokens=0',
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     shown = re.search(r'of ([\d,]+) windows of 33 tokens a step, .* ([\d.]+)% padding', done.stdout)
