@@ -39,12 +39,12 @@ def collect(program, times, mesh_shape, slices=None):
     Returns:
         [Traffic], the one that sends most first.
     """
-    sums = {}
+    sums, carried = {}, carried_on(program)
     for name, count in times.items():
         computation = program.computations.get(name, {})
         for each in computation.values():
             kind = each.opcode.removesuffix('-start')
-            if kind not in KINDS:
+            if kind not in KINDS or (name, each.name) in carried:
                 continue
             if kind == 'all-reduce' and _scatters(name):
                 kind = 'reduce-scatter'
@@ -59,6 +59,28 @@ def collect(program, times, mesh_shape, slices=None):
                 found[i] += count * value
     traffic = [Traffic(*key, *values) for key, values in sums.items()]
     return sorted(traffic, key=lambda each: -each.sent)
+
+
+def carried_on(program):
+    """{(name of a computation, of an instruction)}: collectives that have begun somewhere else.
+
+    On some TPUs a collective runs beside a chain of fusions: it stands, with the same channel, in
+    the one that begins it, in each that goes on with it, and in the one that waits for its end.
+
+    Args:
+        program: hlo.Program.
+    """
+    found, begun = {}, set()
+    for name, computation in program.computations.items():
+        begins = any('"AsyncCollectiveStart"' in each.attributes for each in computation.values())
+        for each in computation.values():
+            channel = each.attribute('channel_id')
+            if channel and each.opcode.removesuffix('-start') in KINDS:
+                if begins:
+                    begun.add(channel)
+                else:
+                    found[name, each.name] = channel
+    return {place for place, channel in found.items() if channel in begun}
 
 
 def _scatters(computation):

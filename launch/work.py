@@ -2,6 +2,8 @@
 
 import re
 
+from launch import collectives
+
 # These move nothing by themselves: names for parts of what others made, or control.
 FREE = {
     'parameter', 'constant', 'tuple', 'get-tuple-element', 'bitcast', 'while', 'conditional',
@@ -120,8 +122,9 @@ def memory_bytes(program, times):
         if each.opcode == 'fusion'
         for called in each.called
     }
+    carried = {name for _, name in collectives.carried_on(program)}
     return sum(
-        count * _traffic(program, program.computations[name], each)
+        count * _traffic(program, program.computations[name], each, carried)
         for name, count in times.items()
         if name in program.computations and name not in fused
         for each in program.computations[name].values()
@@ -129,8 +132,8 @@ def memory_bytes(program, times):
     )
 
 
-def _traffic(program, computation, each):
-    """Bytes of one instruction."""
+def _traffic(program, computation, each, carried):
+    """Bytes of one instruction; `carried` are the collectives that others have begun."""
     operands = [_in_memory(computation[o].shapes) for o in each.operands if o in computation]
     written = _in_memory(each.shapes)
     if each.opcode in ('copy-start', 'slice-start'):  # their results: what is read, and the copy
@@ -145,7 +148,9 @@ def _traffic(program, computation, each):
     if each.opcode != 'fusion':
         return written + sum(operands)
     body = program.computations[each.called[0]]
-    made, touched = _outputs(body, body[program.roots[each.called[0]]], each.shapes)
+    if '"AsyncCollectiveDone"' in body[program.roots[each.called[0]]].attributes:
+        return 0.0
+    made, touched = _outputs(body, body[program.roots[each.called[0]]], each.shapes, carried)
     return made + sum(
         _read(body, part, operands[int(part.arguments)])
         for part in body.values()
@@ -157,11 +162,16 @@ def _in_memory(shapes):
     return sum(shape.bytes for shape in shapes if shape.space == 0)
 
 
-def _outputs(body, root, shapes):
+def _outputs(body, root, shapes, carried):
     """(bytes that a fusion writes, names of its parameters that it changes in place)."""
-    made = [body[name] for name in root.operands] if root.opcode == 'tuple' else [root]
+    made = [root] * len(shapes)
+    if root.opcode == 'tuple':
+        made = [body[name] for name in root.operands]
     written, touched = 0.0, set()
     for each, shape in zip(made, shapes):
+        if each.opcode == 'parameter' or each.name in carried:  # passed on as it is
+            touched.add(each.name)
+            continue
         while each.opcode in ('bitcast', 'copy', 'convert') and each.operands[0] in body:
             each = body[each.operands[0]]
         if each.opcode == 'dynamic-update-slice':

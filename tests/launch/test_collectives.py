@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from launch import collectives, hlo
+from launch import collectives, hlo, work
 from pretrain import meshes
 
 ROWS, WIDTH, TURNS = 16, 32, 5
@@ -105,3 +105,55 @@ def test_groups_that_nobody_knows_are_refused():
     each = hlo.Instruction('x', 'all-reduce', (), (), '', ', replica_groups=<new way>')
     with pytest.raises(ValueError, match='new way'):
         collectives._groups(each, 4)
+
+
+BESIDE = """HloModule beside, num_partitions=2
+
+%begin (p: bf16[8,128]) -> (bf16[8,128], bf16[16,128]) {
+  %p = bf16[8,128]{1,0} parameter(0)
+  %g.1 = bf16[16,128]{1,0} all-gather(%p), channel_id=7, replica_groups={{0,1}}, dimensions={0}
+  ROOT %c.1 = (bf16[8,128]{1,0}, bf16[16,128]{1,0}) custom-call(%g.1), custom_call_target="AsyncCollectiveStart"
+}
+
+%go_on (p.1: bf16[8,128], w: bf16[16,128], x: f32[32]) -> (f32[32], bf16[8,128], bf16[16,128], bf16[16,128]) {
+  %p.1 = bf16[8,128]{1,0} parameter(0)
+  %w = bf16[16,128]{1,0} parameter(1)
+  %x = f32[32]{0} parameter(2)
+  %y = f32[32]{0} add(%x, %x)
+  %g.2 = bf16[16,128]{1,0} all-gather(%p.1), channel_id=7, replica_groups={{0,1}}, dimensions={0}
+  ROOT %t = (f32[32]{0}, bf16[8,128]{1,0}, bf16[16,128]{1,0}, bf16[16,128]{1,0}) tuple(%y, %p.1, %w, %g.2)
+}
+
+%end (p.2: bf16[8,128], w.2: bf16[16,128]) -> bf16[16,128] {
+  %p.2 = bf16[8,128]{1,0} parameter(0)
+  %w.2 = bf16[16,128]{1,0} parameter(1)
+  %g.3 = bf16[16,128]{1,0} all-gather(%p.2), channel_id=7, replica_groups={{0,1}}, dimensions={0}
+  ROOT %c.2 = bf16[16,128]{1,0} custom-call(%p.2, %w.2, %g.3), custom_call_target="AsyncCollectiveDone"
+}
+
+ENTRY %main (a: bf16[8,128], b: f32[32]) -> (f32[32], bf16[16,128]) {
+  %a = bf16[8,128]{1,0} parameter(0)
+  %b = f32[32]{0} parameter(1)
+  %start = (bf16[8,128]{1,0}, bf16[16,128]{1,0}) fusion(%a), kind=kCustom, calls=%begin
+  %e.0 = bf16[8,128]{1,0} get-tuple-element(%start), index=0
+  %e.1 = bf16[16,128]{1,0} get-tuple-element(%start), index=1
+  %beside = (f32[32]{0}, bf16[8,128]{1,0}, bf16[16,128]{1,0}, bf16[16,128]{1,0}) fusion(%e.0, %e.1, %b), kind=kOutput, calls=%go_on
+  %e.2 = f32[32]{0} get-tuple-element(%beside), index=0
+  %e.3 = bf16[8,128]{1,0} get-tuple-element(%beside), index=1
+  %e.4 = bf16[16,128]{1,0} get-tuple-element(%beside), index=3
+  %done = bf16[16,128]{1,0} fusion(%e.3, %e.4), kind=kCustom, calls=%end
+  ROOT %all = (f32[32]{0}, bf16[16,128]{1,0}) tuple(%e.2, %done)
+}
+"""  # noqa: E501
+
+
+def test_one_that_runs_beside_other_fusions_counts_once():
+    """As the compiler of a v5e writes it: it stands in all three fusions."""
+    program = hlo.parse(BESIDE)
+    times = hlo.runs(program).times
+    whole, part = 16 * 128 * 2, 8 * 128 * 2
+    assert collectives.collect(program, times, {'fsdp': 2}) == [
+        collectives.Traffic('all-gather', 'fsdp', 1, whole, part, 0)
+    ]
+    # Read: the part. Written: the part passed on, the whole; and 32 numbers read and written.
+    assert work.memory_bytes(program, times) == part + part + whole + 2 * 32 * 4
