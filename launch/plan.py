@@ -45,8 +45,9 @@ def main(argv):
             raise UserError(f'--out={OUT.value} should end in .json: the picture ends in .png')
         if not os.access(out.parent, os.W_OK | os.X_OK):
             raise UserError(f'--out={OUT.value}: its folder is not there or cannot be written')
-    if not TOPOLOGY.value.strip().lower().startswith('gpu'):
-        jax.config.update('jax_platforms', 'cpu')
+    gpu = TOPOLOGY.value.strip().lower().startswith('gpu')
+    # Never a TPU: where libtpu is installed and none is there, JAX says so at length.
+    jax.config.update('jax_platforms', 'cuda,cpu' if gpu else 'cpu')
     # A program for devices that are not there cannot be kept.
     jax.config.update('jax_enable_compilation_cache', False)
     found = topology.find(TOPOLOGY.value)
