@@ -112,8 +112,9 @@ class Heartbeats(threading.Thread):
             if now - before > self._timeout / 2:  # who was away itself judges nobody
                 heard = dict.fromkeys(self._lines, now)
             heard |= dict.fromkeys(hearing, now)
-            silent = [n for n in self._lines if now - heard[n] > self._timeout]
-            if silent and not self._verdict:
+            silent = [n for n in self._lines if now - heard[n] > self._timeout / 2]
+            longest = max((now - heard[n] for n in silent), default=0)
+            if longest > self._timeout and not self._verdict:
                 for number in silent:
                     self._drop(number)
                 self._verdict = [
