@@ -253,7 +253,9 @@ class Checkpoints:
                 # was killed would otherwise look like a damaged one.
                 todelete_subdir=_DELETED,
                 single_host_load_and_broadcast=jax.process_count() > 1,
-                async_options=ocp.AsyncOptions(post_finalization_callback=self._write_manifest),
+                async_options=ocp.AsyncOptions(
+                    post_finalization_callback=self._write_manifest, barrier_sync_fn=_barrier
+                ),
             ),
         )
 
@@ -278,7 +280,9 @@ class Checkpoints:
             # opens the folder anew.
             self._saving = None
             with contextlib.suppress(Exception):
-                self._shut()
+                if jax.process_count() == 1:
+                    self._shut()
+            self._orbax = None  # of several processes only this one may have failed: no barriers
             if jax.process_index() == 0:
                 self._remove_leftovers()  # on a full disk every byte counts
             reason = _storage_reason(error)
@@ -301,6 +305,13 @@ class Checkpoints:
     def _remove_leftovers(self) -> None:
         for path in (*self._directory.glob(f'*{_UNFINISHED}'), self._directory / _DELETED):
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _barrier(*, key: str, timeout_ms: int) -> None:
+    """Waits for all processes, unless this one could not write: they would wait for it in turn."""
+    if sys.exc_info()[1] is not None:
+        raise RuntimeError('the others are not waited for')  # what could not be written is above
+    ocp.multihost.get_barrier_sync_fn()(key=key, timeout_ms=timeout_ms)
 
 
 def _hide_closed_loops() -> None:
