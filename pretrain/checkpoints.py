@@ -14,6 +14,7 @@ import os
 import shutil
 import signal
 import sys
+import threading
 from pathlib import Path
 
 import jax
@@ -309,8 +310,9 @@ class Checkpoints:
 
 def _barrier(*, key: str, timeout_ms: int) -> None:
     """Waits for all processes, unless this one could not write: they would wait for it in turn."""
-    if sys.exc_info()[1] is not None:
-        raise RuntimeError('the others are not waited for')  # what could not be written is above
+    error = sys.exc_info()[1]
+    if error is not None and threading.current_thread() is not threading.main_thread():
+        raise RuntimeError('the others are not waited for') from error
     ocp.multihost.get_barrier_sync_fn()(key=key, timeout_ms=timeout_ms)
 
 

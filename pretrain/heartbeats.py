@@ -57,7 +57,8 @@ def ending():
     except BaseException:
         if _own:
             _own.expect_verdict()
-            traceback.print_exc()
+            with contextlib.suppress(OSError):  # the disk that holds what it says may be full too
+                traceback.print_exc()
             _own.fail(1)
         raise
 
@@ -135,10 +136,8 @@ class Heartbeats(threading.Thread):
         if self._failed is not None:
             code = self._failed
         else:
-            print(
-                f'\nerror: process {self._own} of {self._count}: {problem}',
-                file=sys.stderr, flush=True,
-            )  # fmt: skip
+            with contextlib.suppress(OSError):
+                print(f'\nerror: process {self._own} of {self._count}: {problem}', file=sys.stderr)
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):
                 stream.flush()

@@ -115,6 +115,13 @@ def test_an_exception_of_one_alone_is_not_hidden(ended):
     assert_named(said[0], 0, 2, 'process 1 has failed with exit code 1')
 
 
+def test_one_that_cannot_even_say_what_is_wrong_is_named(ended):
+    full = "os.dup2(os.open('/dev/full', os.O_WRONLY), 2); raise OSError('the disk is full')"
+    codes, said = ended(WAIT, full, timeout=50)
+    assert codes == [1, 1]
+    assert_named(said[0], 0, 2, 'process 1 has failed with exit code 1')
+
+
 def test_all_that_fail_alike_say_their_own_alone(ended):
     later = f'time.sleep(0.1 * own); {MISTAKE}'
     codes, said = ended(later, later, later, timeout=50)
