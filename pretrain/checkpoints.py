@@ -15,6 +15,7 @@ import os
 import shutil
 import signal
 import sys
+import threading
 from pathlib import Path
 
 import jax
@@ -260,7 +261,9 @@ class Checkpoints:
                 # was killed would otherwise look like a damaged one.
                 todelete_subdir=_DELETED,
                 single_host_load_and_broadcast=jax.process_count() > 1,
-                async_options=ocp.AsyncOptions(post_finalization_callback=self._write_manifest),
+                async_options=ocp.AsyncOptions(
+                    post_finalization_callback=self._write_manifest, barrier_sync_fn=_barrier
+                ),
             ),
         )
 
@@ -285,7 +288,9 @@ class Checkpoints:
             # opens the folder anew.
             self._saving = None
             with contextlib.suppress(Exception):
-                self._shut()
+                if jax.process_count() == 1:
+                    self._shut()
+            self._orbax = None  # of several processes only this one may have failed: no barriers
             if jax.process_index() == 0:
                 with contextlib.suppress(Exception):  # what refused to write may refuse this too
                     self._remove_leftovers()  # on a full disk every byte counts
@@ -320,6 +325,14 @@ class Checkpoints:
             return
         for path in (*self._directory.glob(f'*{_UNFINISHED}'), self._directory / _DELETED):
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _barrier(*, key: str, timeout_ms: int) -> None:
+    """Waits for all processes, unless this one could not write: they would wait for it in turn."""
+    error = sys.exc_info()[1]
+    if error is not None and threading.current_thread() is not threading.main_thread():
+        raise RuntimeError('the others are not waited for') from error
+    ocp.multihost.get_barrier_sync_fn()(key=key, timeout_ms=timeout_ms)
 
 
 def _hide_closed_loops() -> None:

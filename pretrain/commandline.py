@@ -14,7 +14,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 from ml_collections.config_dict import config_dict
 
-from pretrain import storage
+from pretrain import heartbeats, storage
 from pretrain.errors import UserError
 
 DISK_ERRORS = (
@@ -57,15 +57,16 @@ def run(main, flags_of_saved_config=None, default_config=None):
         default_config: function that is given a function from a flag's name to its value (None:
             not given) and returns the config file to take without --config; None: none.
     """
-    try:
-        app.run(
-            functools.partial(_main, main),
-            flags_parser=functools.partial(
-                _parse, run_flag=flags_of_saved_config, default=default_config
-            ),
-        )
-    except UserError as error:
-        _exit(error)
+    with heartbeats.ending():
+        try:
+            app.run(
+                functools.partial(_main, main),
+                flags_parser=functools.partial(
+                    _parse, run_flag=flags_of_saved_config, default=default_config
+                ),
+            )
+        except UserError as error:
+            _exit(error)
 
 
 def fail(message):

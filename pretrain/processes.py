@@ -4,6 +4,7 @@ JAX joins processes by itself, but a process whose partner never starts is ended
 word on which. So the processes call their numbers first, on the port that JAX will then take.
 """
 
+import contextlib
 import json
 import socket
 import sys
@@ -12,6 +13,7 @@ import time
 import jax
 from absl import flags
 
+from pretrain import heartbeats
 from pretrain.errors import UserError
 
 ANSWER_BYTES = 65_536
@@ -35,10 +37,15 @@ class Flags:
         self.join_timeout = flags.DEFINE_integer(
             'join_timeout', 300, 'Seconds to wait for the other processes.', lower_bound=1
         )
+        self.heartbeat_timeout = flags.DEFINE_integer(
+            'heartbeat_timeout', 100,
+            'Seconds without a sign of life after which a process is given up, and all end.',
+            lower_bound=1,
+        )  # fmt: skip
 
 
 def define_flags():
-    """Defines --distributed, --coordinator, --processes, --process and --join_timeout."""
+    """Defines --distributed, --coordinator, --processes, --process and the two time-outs."""
     return Flags()
 
 
@@ -72,15 +79,20 @@ def join(given):
     host, _, port = address.rpartition(':')
     if not (host and port.isdecimal() and 0 < int(port) < 65_536):
         raise UserError(f'--coordinator={address!r} is not HOST:PORT, as in 10.0.0.1:1234')
+    patience = given.heartbeat_timeout.value
     if count > 1:
-        problem = call_roll(host.strip('[]'), int(port), count, own, timeout)
+        lines, problem = call_roll(host.strip('[]'), int(port), count, own, timeout)
         if problem:
             # No mistake in the flags (that would be 2): started again, it may go well.
             print(f'error: process {own} of {count}: {problem}', file=sys.stderr)
             sys.exit(1)
+        heartbeats.start(lines, own, count, patience)
     jax.distributed.initialize(
         address, count, own, local_device_ids=devices, initialization_timeout=timeout,
         cluster_detection_method='deactivate',
+        # JAX aborts between half of this time and all of it, with a dump of every thread: only
+        # should the heartbeats of this package fail.
+        heartbeat_timeout_seconds=3 * patience,
     )  # fmt: skip
 
 
@@ -106,7 +118,8 @@ def call_roll(host, port, count, own, timeout):
         timeout: seconds.
 
     Returns:
-        What is wrong, in words; None when all are there.
+        ({number: connection} of process 0 to each other one, of another to process 0; None).
+        (None, what is wrong, in words) unless all are there.
     """
     until = time.monotonic() + timeout
     if own == 0:
@@ -123,7 +136,7 @@ def _listen(port, count, timeout, until):
             try:
                 line, _ = server.accept()
             except TimeoutError:
-                missing = [str(n) for n in range(1, count) if n not in there]
+                missing = [n for n in range(1, count) if n not in there]
                 problem = problem or _missing(missing, count, timeout)
                 break
             number, others = _heard(line)
@@ -141,7 +154,7 @@ def _listen(port, count, timeout, until):
                 problem, until = wrong, min(until, time.monotonic() + STRANGER_S)
         for line in there.values():
             _tell(line, problem)
-    return problem
+    return (None, problem) if problem else (there, None)
 
 
 def _heard(line):
@@ -157,12 +170,10 @@ def _heard(line):
 
 
 def _missing(numbers, count, timeout):
-    named = ', '.join(numbers[:8]) + (f' and {len(numbers) - 8} more' if len(numbers) > 8 else '')
     verb = 'has' if len(numbers) == 1 else 'have'
-    noun = 'process' if len(numbers) == 1 else 'processes'
     return (
-        f'after {timeout} s {noun} {named} of {count} {verb} not started: see why in their own '
-        'output, or raise --join_timeout'
+        f'after {timeout} s {heartbeats.named(numbers)} of {count} {verb} not started: see why in '
+        'their own output, or raise --join_timeout'
     )
 
 
@@ -183,16 +194,15 @@ def _listening(port):
 
 
 def _tell(line, problem):
-    """Sends the answer, and waits until the other side has closed: the port is free again then."""
-    try:
+    """Sends the answer; bad news is the last, and the port is free when the other has closed."""
+    with contextlib.suppress(OSError):
         line.settimeout(5)
-        line.sendall(json.dumps(problem).encode())
-        line.shutdown(socket.SHUT_WR)
-        while line.recv(ANSWER_BYTES):
-            pass
-    except OSError:
-        pass
-    finally:
+        line.sendall(json.dumps(problem).encode() + b'\n')
+        if problem:
+            line.shutdown(socket.SHUT_WR)
+            while line.recv(ANSWER_BYTES):
+                pass
+    if problem:
         line.close()
 
 
@@ -200,21 +210,26 @@ def _answer(host, port, count, own, timeout, until):
     """Another process: gives its number, and waits for the word of process 0."""
     while time.monotonic() < until:
         try:
-            with socket.create_connection((host, port), timeout=5) as line:
-                line.sendall(json.dumps([own, count]).encode())
-                # A little longer than process 0 waits for the others.
-                line.settimeout(max(0.01, until - time.monotonic()) + 10)
-                answer = b''
-                while part := line.recv(ANSWER_BYTES):
-                    answer += part
-                if answer:
-                    return json.loads(answer)
-        except socket.gaierror:
-            pass  # a name that the network does not know yet
-        except (OSError, ValueError):
-            pass
+            line = socket.create_connection((host, port), timeout=5)
+        except OSError:  # or a name that the network does not know yet
+            time.sleep(PAUSE_S)
+            continue
+        answer = b''
+        with contextlib.suppress(OSError, ValueError):
+            line.sendall(json.dumps([own, count]).encode())
+            # A little longer than process 0 waits for the others.
+            line.settimeout(max(0.01, until - time.monotonic()) + 10)
+            # Byte by byte: what follows is a sign of life.
+            while not answer.endswith(b'\n') and (part := line.recv(1)):
+                answer += part
+            problem = json.loads(answer)
+            if problem is None:
+                return {0: line}, None
+            line.close()
+            return None, problem
+        line.close()
         time.sleep(PAUSE_S)
-    return (
+    return None, (
         f'after {timeout} s process 0 has not started at {host}:{port}: see why in its own output, '
         'check the address, or raise --join_timeout'
     )

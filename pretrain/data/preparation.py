@@ -96,8 +96,9 @@ def prepare(recipe, cache, work=Work()):  # noqa: B008 (a tuple)
         job = Job(recipe, source, filters, folder, work)
         _make(job, given)
     except UserError:
-        if {path.name.partition('-')[0] for path in folder.iterdir()} <= {'.lock'}:
-            shutil.rmtree(folder)  # there is nothing to go on from
+        with contextlib.suppress(FileNotFoundError):  # another process, refused as well, was faster
+            if {path.name.partition('-')[0] for path in folder.iterdir()} <= {'.lock'}:
+                shutil.rmtree(folder)  # there is nothing to go on from
         raise
     except OSError as error:
         raise UserError(

@@ -2,9 +2,12 @@
 
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
 import textwrap
+import threading
 from pathlib import Path
 
 import pytest
@@ -224,3 +227,113 @@ def corpus(tmp_path_factory):
     folder = prepare(recipe, tmp_path_factory.mktemp('cache'), Work(1))
     (folder / 'summary.png').write_bytes(b'a picture')
     return folder
+
+
+# Forks processes that train before any device is touched, so that all of them import jax once.
+TRAINER = """
+import gc, hashlib, json, os, sys
+import jax
+import matplotlib.pyplot, tensorboardX  # which each run would import for itself
+import numpy as np
+from jax.experimental import multihost_utils
+from pretrain import checkpoints, commandline, train
+
+def tell(what, state):
+    digest = hashlib.sha256()
+    whole = multihost_utils.process_allgather(state, tiled=True)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(whole):
+        digest.update(jax.tree_util.keystr(path).encode() + np.asarray(leaf).tobytes())
+    print(f'\\n{what}: sha256 {digest.hexdigest()}', flush=True)
+
+save, restore = checkpoints.Checkpoints.save, checkpoints.Checkpoints.restore
+
+def telling_save(self, state, step, *more):
+    tell(f'saved {step}', state)
+    return save(self, state, step, *more)
+
+def telling_restore(self, abstract):
+    found = restore(self, abstract)
+    if found:
+        tell(f'restored {found[1]["step"]}', found[0])
+    return found
+
+checkpoints.Checkpoints.save = telling_save
+checkpoints.Checkpoints.restore = telling_restore
+gc.freeze()
+for line in sys.stdin:
+    call = json.loads(line)
+    if 'wait' in call:
+        print(os.waitstatus_to_exitcode(os.waitpid(call['wait'], 0)[1]), flush=True)
+        continue
+    child = os.fork()
+    if child == 0:
+        for stream in (1, 2):
+            os.dup2(os.open(call['out'], os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
+        jax.config.update('jax_num_cpu_devices', call['devices'])
+        sys.argv = ['pretrain.train', *call['argv']]
+        commandline.run(train.main)
+    print(child, flush=True)
+"""
+
+
+class Trained:
+    """The processes of a run. `pids`: their numbers."""
+
+    def __init__(self, ask, pids, paths):
+        self._ask, self.pids, self._paths = ask, pids, paths
+
+    def said(self):
+        """What each has printed."""
+        return [path.read_text() for path in self._paths]
+
+    def kill(self, *numbers):
+        """SIGKILL to these of them."""
+        for number in numbers:
+            os.kill(self.pids[number], signal.SIGKILL)
+
+    def wait(self, stopped=()):
+        """The exit codes, within 100 s; of those in `stopped` there are none, they are killed."""
+        going = [number for number in range(len(self.pids)) if number not in stopped]
+        too_late = threading.Timer(100, self.kill, going)
+        too_late.start()
+        codes = [self._ask({'wait': self.pids[number]}) for number in going]
+        too_late.cancel()
+        self.kill(*stopped)
+        for number in stopped:
+            self._ask({'wait': self.pids[number]})
+        return codes
+
+
+@pytest.fixture(scope='module')
+def training(environment, tmp_path_factory):
+    """training(processes, devices, *flags) -> Trained; it says what it saves and restores."""
+    server = subprocess.Popen(
+        [sys.executable, '-c', TRAINER], env=environment, cwd=ROOT, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+
+    def ask(call):
+        server.stdin.write(json.dumps(call) + '\n')
+        server.stdin.flush()
+        return int(server.stdout.readline())
+
+    def training(processes, devices, *flags):
+        joining = []
+        if processes > 1:
+            with socket.socket() as free:
+                free.bind(('localhost', 0))
+                port = free.getsockname()[1]
+            joining = [f'--coordinator=localhost:{port}', f'--processes={processes}']
+        folder = tmp_path_factory.mktemp('said')
+        paths = [folder / str(number) for number in range(processes)]
+        pids = []
+        for number, path in enumerate(paths):
+            path.touch()
+            each = [f'--process={number}'] if joining else []
+            argv = [*map(str, flags), *joining, *each]
+            pids.append(ask({'argv': argv, 'devices': devices, 'out': str(path)}))
+        return Trained(ask, pids, paths)
+
+    yield training
+    server.stdin.close()
+    server.wait()

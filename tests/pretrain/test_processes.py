@@ -21,20 +21,31 @@ def port():
 
 
 def calls(port, count, numbers, timeout=20, counts=None):
-    """What each of these processes is told, by its place in `numbers`."""
+    """What each of these processes is told, by its place in `numbers`; None: all is well."""
     counts = counts or [count] * len(numbers)
     with concurrent.futures.ThreadPoolExecutor(len(numbers)) as pool:
         waiting = [
             pool.submit(processes.call_roll, 'localhost', port, others, number, timeout)
             for number, others in zip(numbers, counts)
         ]
-        return [each.result() for each in waiting]
+        answers = [each.result() for each in waiting]
+    for lines, problem in answers:
+        assert bool(lines) != bool(problem)
+        for line in (lines or {}).values():
+            line.close()
+    return [problem for _, problem in answers]
 
 
 def test_all_are_there_and_the_port_is_free_again(port):
-    assert calls(port, 5, [3, 1, 0, 4, 2]) == [None] * 5
-    with socket.create_server(('', port)):
-        pass
+    with concurrent.futures.ThreadPoolExecutor(5) as pool:
+        call = lambda n: processes.call_roll('localhost', port, 5, n, 20)  # noqa: E731
+        lines = [lines for lines, _ in pool.map(call, range(5))]
+    with socket.create_server(('', port)):  # although they are connected still
+        for number in range(1, 5):
+            lines[0][number].sendall(b'to %d' % number)
+            assert lines[number][0].recv(100) == b'to %d' % number
+    for line in [line for each in lines for line in each.values()]:
+        line.close()
 
 
 def test_who_is_missing_is_named_to_all(port):
@@ -78,13 +89,17 @@ def test_strangers_at_the_port_do_no_harm(port):
             with line:
                 line.sendall(said)
         assert calls(port, 2, [1]) == [None]
-        assert first.result() is None
+        lines, problem = first.result()
+        assert problem is None
+        lines[1].close()
 
 
 JOIN = """
-import sys
+import os, sys
 from absl import flags
+from jax._src.clusters import cloud_tpu_cluster
 from pretrain import commandline, processes
+cloud_tpu_cluster.running_in_cloud_tpu_vm = 'ON_TPU' in os.environ
 given = processes.define_flags()
 def main(argv):
     import jax
@@ -107,14 +122,38 @@ def joined(environments, *argv, environment):
     return [(p.returncode, *output) for p, output in zip(started, ended)]
 
 
-def test_a_slurm_job_is_detected(environment, port):
+def slurm(port):
     """As SLURM tells two tasks on one node; the port comes from the number of the job."""
     job = {
         'SLURM_JOB_ID': str(port), 'SLURM_STEP_NODELIST': 'localhost', 'SLURM_NTASKS': '2',
         'SLURM_JOB_NUM_NODES': '1',
     }  # fmt: skip
-    tasks = [job | {'SLURM_PROCID': str(i), 'SLURM_LOCALID': str(i)} for i in range(2)]
-    ended = joined(tasks, '--distributed', environment=environment)
+    return [job | {'SLURM_PROCID': str(i), 'SLURM_LOCALID': str(i)} for i in range(2)]
+
+
+def open_mpi(port):
+    """As mpirun tells two ranks; the port is given, as the number of a job makes few."""
+    job = {
+        'OMPI_MCA_orte_hnp_uri': '1531576320.0;tcp://127.0.0.1,10.0.0.1:34911',
+        'OMPI_COMM_WORLD_SIZE': '2', 'JAX_COORDINATOR_PORT': str(port),
+    }  # fmt: skip
+    ranks = ('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_LOCAL_RANK')
+    return [job | dict.fromkeys(ranks, str(i)) for i in range(2)]
+
+
+def gke(port):
+    """As GKE tells the only worker of each of two slices; that there are TPUs is made up."""
+    job = {
+        'ON_TPU': '1', 'TPU_SKIP_MDS_QUERY': '1', 'TPU_WORKER_HOSTNAMES': 'localhost',
+        'TPU_WORKER_ID': '0', 'MEGASCALE_COORDINATOR_ADDRESS': 'localhost:1',
+        'MEGASCALE_NUM_SLICES': '2', 'JAX_COORDINATOR_PORT': str(port),
+    }  # fmt: skip
+    return [job | {'MEGASCALE_SLICE_ID': str(i)} for i in range(2)]
+
+
+@pytest.mark.parametrize('cluster', [slurm, open_mpi, gke])
+def test_a_cluster_is_detected(cluster, environment, port):
+    ended = joined(cluster(port), '--distributed', environment=environment)
     assert [code for code, *_ in ended] == [0, 0], ended
     assert [out.split('\n')[-2] for _, out, _ in ended] == ['0 2 2', '1 2 2']
 
@@ -133,9 +172,10 @@ def test_a_slurm_job_is_detected(environment, port):
 )
 def test_flags_that_do_not_go_together(changed, says):
     given = {'distributed': False, 'coordinator': '', 'processes': 1, 'process': 0}
+    given |= {'join_timeout': 5, 'heartbeat_timeout': 5}
     given = {name: SimpleNamespace(value=v) for name, v in (given | changed).items()}
     with pytest.raises(UserError) as error:
-        processes.join(SimpleNamespace(**given, join_timeout=SimpleNamespace(value=5)))
+        processes.join(SimpleNamespace(**given))
     assert says in str(error.value)
 
 

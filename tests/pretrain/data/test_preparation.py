@@ -205,6 +205,16 @@ def test_what_is_wrong_is_said_and_leaves_nothing(recipe, tmp_path, change, says
     assert [p for p in (tmp_path / 'cache').rglob('*') if p.is_file()] == []
 
 
+def test_two_processes_that_are_refused_both_say_why(recipe, tmp_path, monkeypatch):
+    def refused(jobs):
+        shutil.rmtree(jobs[0].folder)  # as the other process does, which was refused before
+        raise UserError('too few words')
+
+    monkeypatch.setattr(preparation, '_train_tokenizer', refused)
+    with pytest.raises(UserError, match='too few words'):
+        prepare(recipe, tmp_path, Work(1))
+
+
 def test_documents_of_markup_alone_are_no_corpus(recipe, tmp_path, corpus):
     path = tmp_path / 'empty.jsonl'
     path.write_text(json.dumps({'text': ' \n '}) + '\n')
