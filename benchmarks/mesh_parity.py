@@ -85,7 +85,7 @@ def main(argv):
 
 def run(folder, config, name, processes, devices, mesh, *more):
     """The folder of a finished run."""
-    subprocess.run(
+    done = subprocess.run(
         [
             sys.executable, '-m', 'launch.local', f'--processes={processes}',
             f'--devices={devices}', '--', 'pretrain.train', f'--config={config}',
@@ -95,8 +95,10 @@ def run(folder, config, name, processes, devices, mesh, *more):
             '--config.eval.windows=16', '--config.sample.tokens=0',
             '--config.optimizer.name=adamw', '--config.optimizer.learning_rate=1e-3', *more,
         ],
-        check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        capture_output=True, text=True, errors='replace',
     )  # fmt: skip
+    if done.returncode:
+        sys.exit(f'FAILED: {name}, {mesh}, exit code {done.returncode}: {done.stderr[-3000:]}')
     return folder / name
 
 
