@@ -4,7 +4,7 @@ import difflib
 import math
 from typing import NamedTuple
 
-from launch import known_flags
+from launch import known_flags, shapes
 from pretrain.errors import UserError
 
 CHIPS_PER_HOST = 4
@@ -107,7 +107,12 @@ def tpu_pool(accelerator, topology, chips_per_node=None):
             f'--topology={topology!r} is none of {row["gke"]}, which has {row["dimensions"]} axes: '
             f'for example {example}'
         )
-    chips = math.prod(map(int, axes))
+    name = next(name for name in known if known[name] is row)
+    generation = shapes.ALIASES.get(name, name)
+    if not shapes.exists(generation, topology):
+        near = shapes.nearest(generation, shapes.chips(topology))
+        raise UserError(f'--topology={topology!r} is none of {row["gke"]}: the nearest is {near}')
+    chips = shapes.chips(topology)
     per_node = chips_per_node or min(chips, CHIPS_PER_HOST)
     if chips % per_node or per_node not in (1, CHIPS_PER_HOST, 8) or (per_node == 1 < chips):
         raise UserError(

@@ -106,7 +106,29 @@ def parse(words):
         raise UserError(f'--config is missing behind --: for example {example}')
     if training.module in ('pretrain.train', 'pretrain.finetune') and not training.workdir:
         raise UserError(f'--workdir is missing behind --: for example {example}')
+    for name in ('coordinator', 'processes', 'process', 'distributed'):
+        given = next((w for w in words if re.match(rf'--?(no)?{name}(=|$)', w)), None)
+        if given:
+            raise UserError(f'{given} behind --: the launcher gives each process its own: leave it')
+    if training.workdir and '://' in training.workdir:
+        check_remote(training)
     return training
+
+
+def check_remote(training):
+    """Refuses a workdir that is no folder and that the command would refuse on the machines.
+
+    Args:
+        training: Training, whose workdir holds '://'.
+
+    Raises:
+        UserError: it is not on gs://, names no bucket, or the command writes to disks alone.
+    """
+    workdir = training.workdir
+    if not re.match(r'gs://[^/]', workdir):
+        raise UserError(f'--workdir={workdir} should be a folder or gs://BUCKET/FOLDER')
+    if training.module != 'pretrain.train':
+        raise UserError(f'--workdir={workdir}: {training.module} writes to a folder, not to gs://')
 
 
 def _flag(words, name):

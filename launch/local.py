@@ -36,7 +36,9 @@ GRACE = flags.DEFINE_float(
     'grace', 10.0, 'Seconds that the others have to end by themselves when one has died.',
     lower_bound=0.0,
 )  # fmt: skip
-PORT = flags.DEFINE_integer('port', 0, 'Port of process 0; 0: one that is free.', lower_bound=0)
+PORT = flags.DEFINE_integer(
+    'port', 0, 'Port of process 0; 0: one that is free.', lower_bound=0, upper_bound=65_535
+)
 DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Print the commands and start nothing.')
 NOISE = b'[Gloo] Rank'  # of the library that joins CPUs
 

@@ -22,9 +22,8 @@ from pretrain.errors import UserError
 
 CONFIG = commandline.define_config()
 TOPOLOGY = flags.DEFINE_string(
-    'topology', None, "Devices: 'v5p:4x4x8', 'v5p-256', '2*v5e:16x16' (two slices), 'cpu:8'.",
-    required=True,
-)  # fmt: skip
+    'topology', '', "Devices: 'v5p:4x4x8', 'v5p-256', '2*v5e:16x16' (two slices), 'cpu:8'."
+)
 MESH = flags.DEFINE_string('mesh', '', "Mesh in place of the config's.")
 SEARCH = flags.DEFINE_bool('search', False, 'Try meshes and model.remat, and rank what fits.')
 TRIES = flags.DEFINE_integer('tries', 8, 'Programs that --search compiles at most.', lower_bound=1)
@@ -39,6 +38,10 @@ def main(argv):
     config = CONFIG.value
     if config is None:
         raise UserError('--config is missing: for example --config=configs/t5.py:11b')
+    if not TOPOLOGY.value:
+        raise UserError('--topology is missing: for example --topology=v5p:4x4x8, or cpu:8')
+    if SEARCH.value and MESH.value:
+        raise UserError(f'--mesh={MESH.value} is one mesh, --search tries many: give one of them')
     if OUT.value:  # known before a compilation of minutes
         out = storage.local(OUT.value, '--out').absolute()
         if out.suffix != '.json':

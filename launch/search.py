@@ -47,7 +47,9 @@ def run(config, topology, tries):
             if made.refused.startswith('parameters'):
                 hopeless |= {(mesh, other) for other in REMAT}
             progress.update(1)
-    return sorted(trials, key=lambda t: (not t.budget.fits, t.budget.bound or 0.0))
+    return sorted(
+        trials, key=lambda t: (not t.budget.fits, t.budget.bound or 0.0, t.budget.total or 0.0)
+    )
 
 
 def candidates(config, topology):

@@ -73,8 +73,8 @@ case "$code" in
   {failed_by_mistake}) echo 'launch: the run cannot start so: see its error'; exit {mistake} ;;
   *) echo 'launch: the run has failed, and is not queued again'; exit 1 ;;
 esac
-# The run was told to stop before it was done, and has saved. Only a job that runs is queued again,
-# and one that the user cancels is not in that state any more.
+# The run was told to stop before it was done. Only a job that runs is queued again, and one that
+# the user cancels is not in that state any more.
 state=$({show})
 state=${{state#*JobState=}}
 state=${{state%% *}}
@@ -86,7 +86,7 @@ if [ "${{SLURM_RESTART_COUNT:-0}}" -ge {requeues} ]; then
   echo 'launch: not queued again: --max_requeues={requeues} is used up'
   exit "$code"
 fi
-echo 'launch: the run has saved, and the job is queued again'
+echo 'launch: {stopped}, and the job is queued again'
 {requeue}
 """
 
@@ -199,6 +199,9 @@ def script(training, name, tasks, path):
         setup='\n'.join(line for line in setup if line),
         srun=f'{shlex.join(srun)} bash -c "$task" task \\\n  {lines(program)}',
         preempted=commands.PREEMPTED,
+        stopped='the run has saved'
+        if training.module == 'pretrain.train'
+        else 'what was done in full is kept, what was begun begins anew',
         mistake=commands.MISTAKE,
         failed=FAILED,
         failed_by_mistake=FAILED_BY_MISTAKE,
@@ -229,7 +232,8 @@ def directives(name, tasks, path):
     }
     for option, value in options.items():
         if option != 'output' and re.search(r'[^\w.,:;@+=/\[\]-]', str(value)):
-            raise UserError(f'--{option}={value!r} holds a character that sbatch does not take')
+            flag = {'mem': 'memory'}.get(option, option)
+            raise UserError(f'--{flag}={value!r} holds a character that sbatch does not take')
     kept = [f'--{option}={value}' for option, value in options.items() if value is not None]
     return [*kept, '--requeue']
 

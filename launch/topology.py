@@ -7,25 +7,19 @@ descriptions, which a program can be compiled for and not run on.
 import contextlib
 import difflib
 import importlib.util
-import math
 import os
 import re
 from typing import NamedTuple
 
 import jax
 
+from launch import shapes
 from launch.chips import CHIPS, Chip
+from launch.shapes import ALIASES, SHAPES
 from pretrain.errors import UserError
 
-# Slices that can be had. A generation with three axes also has all cuboids of sides that 4 divides.
-FLAT = ('1x1', '2x2', '2x4', '4x4', '4x8', '8x8', '8x16', '16x16')
-DEEP = (
-    '2x2x1', '2x2x2', '2x2x4', '2x4x4', '4x4x4', '4x4x8', '4x8x8', '8x8x8', '8x8x16', '8x16x16',
-    '16x16x16',
-)  # fmt: skip
-SHAPES = {'v4': DEEP, 'v5e': FLAT, 'v5p': (*DEEP, '16x16x24'), 'v6e': FLAT}
+MOST_HERE = 4096  # JAX makes as many CPU devices as it is told, and each takes its time
 CORES = {'v4': 2, 'v5p': 2}  # what Cloud TPU counts in names like v5p-128; else chips
-ALIASES = {'v5litepod': 'v5e', 'v5lite': 'v5e', 'v5': 'v5p'}
 
 
 class Topology(NamedTuple):
@@ -51,10 +45,15 @@ def find(name):
     """
     text = name.strip().lower()
     here = re.fullmatch(r'(cpu|gpu):([1-9]\d*)', text)
+    if text.startswith(('cpu', 'gpu')) and (not here or int(here[2]) > MOST_HERE):
+        raise UserError(
+            f'--topology={name!r}: write cpu:N or gpu:N for N devices of this machine, 1 to '
+            f'{MOST_HERE}'
+        )
     if here:
         return _local(here[1], int(here[2]))
-    slices, _, one = text.rpartition('*')
-    if slices and not re.fullmatch(r'[1-9]\d*', slices):
+    slices, star, one = text.rpartition('*')
+    if star and not re.fullmatch(r'[1-9]\d*', slices):
         raise UserError(f"--topology={name!r}: before * stands a number of slices, as in '2*{one}'")
     generation, shape = _shape(one, name)
     devices = _described(f'{generation}:{shape}', int(slices or 1), name)
@@ -68,32 +67,20 @@ def _shape(text, name):
     found = re.fullmatch(r'(\w+?)(?::(\d+(?:x\d+)+)|-(\d+))', text)
     generation = ALIASES.get(found[1], found[1]) if found else text.split(':')[0].split('-')[0]
     if generation not in SHAPES or not found:
-        known = [f'{g}:{shape}' for g, shapes in SHAPES.items() for shape in shapes]
+        known = [f'{g}:{shape}' for g, its in SHAPES.items() for shape in its]
         near = difflib.get_close_matches(text, known, 1, 0.3) or ['v5e:4x4']
         raise UserError(f'--topology={name!r} is no topology: did you mean {near[0]}?')
-    shapes = SHAPES[generation]
     if found[3]:
-        chips = int(found[3]) / CORES.get(generation, 1)
-        fitting = [shape for shape in shapes if _chips(shape) == chips]
+        count = int(found[3]) / CORES.get(generation, 1)
+        fitting = [shape for shape in SHAPES[generation] if shapes.chips(shape) == count]
         if fitting:
             return generation, fitting[0]
-    elif found[2] in shapes or _cuboid(generation, found[2]):
+    elif shapes.exists(generation, found[2]):
         return generation, found[2]
     else:
-        chips = _chips(found[2])
-    near = min(shapes, key=lambda shape: abs(math.log(_chips(shape) / max(chips, 0.5))))
+        count = shapes.chips(found[2])
+    near = shapes.nearest(generation, count)
     raise UserError(f'--topology={name!r} is no {generation}: the nearest is {generation}:{near}')
-
-
-def _chips(shape):
-    return math.prod(map(int, shape.split('x')))
-
-
-def _cuboid(generation, shape):
-    sides = [int(side) for side in shape.split('x')]
-    largest = _chips(SHAPES[generation][-1])
-    deep = len(sides) == 3 and generation in CORES
-    return deep and all(side and side % 4 == 0 for side in sides) and _chips(shape) <= largest
 
 
 def _described(shape, slices, name):

@@ -123,5 +123,7 @@ def test_what_is_wrong_is_said_in_one_line(refused):
         (['--', 'pretrain.trian'], 'did you mean pretrain.train?'),
         (['--', 'pretrain.prepare', '--config=a.py'], 'pretrain.prepare runs in one process'),
         (['--processes=0', *run], '--processes=0'),
+        (['--port=70000', *run], '--port=70000'),
+        ([*run, '--process=3'], '--process=3 behind --'),
         (['more', *run], "unknown argument 'more'"),
     ])  # fmt: skip

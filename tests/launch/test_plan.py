@@ -167,6 +167,10 @@ def test_what_is_wrong_is_said_in_one_line(refused):
     smoke = '--config=configs/gpt.py:smoke'
     refused('plan', [
         (['--topology=v5e:2x2'], '--config is missing'),
+        ([smoke], '--topology is missing'),
+        ([smoke, '--topology=cpu:99999'], '1 to 4096'),
+        ([smoke, '--topology=*v5e:2x2'], 'before * stands a number of slices'),
+        ([smoke, '--topology=cpu:4', '--mesh=fsdp=4', '--search'], 'give one of them'),
         ([smoke, '--topology=v5e:2x3'], 'the nearest is v5e:2x4'),
         ([smoke, '--topology=v5e:2x2', '--mesh=data=8'], 'set data=4'),
         ([smoke, '--topology=v5e:4x4'], 'batch_size=8 does not divide over the 16'),
