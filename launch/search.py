@@ -108,4 +108,6 @@ def table(trials):
         least = f'{1e3 * made.bound:11.4g}' if made.bound else ' ' * 11
         fits = 'yes' if made.fits else 'no'
         lines.append(f'{each.mesh:>28}  {each.remat:>5}  {total}  {fits:>4}  {least}  {slowest}')
+    if not any(each.budget.bound for each in trials):
+        lines.append('no table has what these devices can do: ranked by memory')
     return '\n'.join(lines)
