@@ -65,7 +65,12 @@ def find(name):
 def _shape(text, name):
     """('v5p', '4x4x8') of 'v5p:4x4x8' or 'v5p-256'."""
     found = re.fullmatch(r'(\w+?)(?::(\d+(?:x\d+)+)|-(\d+))', text)
-    generation = ALIASES.get(found[1], found[1]) if found else text.split(':')[0].split('-')[0]
+    generation = found[1] if found else text.split(':')[0].split('-')[0]
+    generation = ALIASES.get(generation, generation)
+    count = re.fullmatch(r'\w+:(\d+)', text)
+    if generation in SHAPES and count:  # chips, as one says cpu:4
+        near = shapes.nearest(generation, int(count[1]))
+        raise UserError(f'--topology={name!r} names no sides: did you mean {generation}:{near}?')
     if generation not in SHAPES or not found:
         known = [f'{g}:{shape}' for g, its in SHAPES.items() for shape in its]
         near = difflib.get_close_matches(text, known, 1, 0.3) or ['v5e:4x4']

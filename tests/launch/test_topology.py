@@ -59,6 +59,8 @@ def test_devices_of_this_machine():
         ('v5p-100', 'the nearest is v5p:'),
         ('v5p:64x64x64', 'the nearest is v5p:16x16x24'),
         ('v5x:4x4', 'did you mean v5'),
+        ('v5e:4', 'did you mean v5e:2x2'),
+        ('v5litepod:64', 'did you mean v5e:8x8'),
         ('tpu', 'did you mean'),
         ('', 'did you mean'),
         ('x*v5e:4x4', "'2*v5e:4x4'"),
