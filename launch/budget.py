@@ -95,8 +95,9 @@ def make(step, topology):
     program = hlo.parse(compiled.as_text())
     runs = hlo.runs(program)
     slices = np.array([getattr(d, 'slice_index', 0) or 0 for d in step.mesh.devices.flat])
+    ids = [device.id for device in step.mesh.devices.flat]
     traffic = collectives.collect(
-        program, runs.times, dict(step.mesh.shape), slices if slices.any() else None
+        program, runs.times, dict(step.mesh.shape), slices if slices.any() else None, ids
     )
     flops, kernels = work.flops(program, runs.times)
     moved = work.memory_bytes(program, runs.times)
@@ -117,8 +118,6 @@ def make(step, topology):
         seconds=_seconds(topology.chip, flops, moved, traffic),
         compile_seconds=took,
     )
-
-
 
 
 def _seconds(chip, flops, moved, traffic):

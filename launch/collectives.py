@@ -9,6 +9,8 @@ KINDS = (
     'all-gather', 'all-reduce', 'reduce-scatter', 'all-to-all', 'collective-permute',
     'collective-broadcast', 'ragged-all-to-all',
 )  # fmt: skip
+# What goes between TPU slices is compiled into transfers to the host, which name what they are of.
+BETWEEN = {'ONE_TO_ONE': 'collective-permute'}  # others are spelt as XLA's: ALL_REDUCE
 
 
 class Traffic(NamedTuple):
@@ -28,28 +30,41 @@ class Traffic(NamedTuple):
     between: float
 
 
-def collect(program, times, mesh_shape, slices=None):
+def collect(program, times, mesh_shape, slices=None, ids=None):
     """The collectives of a program, added up by kind and axes.
 
     Args:
         program: hlo.Program. times: hlo.Runs.times.
         mesh_shape: {axis: size}, in the order in which the devices are numbered.
         slices: the slice of each device in that order; None: one slice.
+        ids: JAX's number of each device in that order; None: as they come.
 
     Returns:
         [Traffic], the one that sends most first.
     """
     sums, carried = {}, carried_on(program)
+    count = int(np.prod(list(mesh_shape.values())))
+    # A program for several TPU slices numbers the devices of one of them.
+    numbered = np.arange(count)
+    if slices is not None and program.partitions < count:
+        numbered = np.flatnonzero(slices == slices[0])
+    places = {number: place for place, number in enumerate(range(count) if ids is None else ids)}
     for name, count in times.items():
         computation = program.computations.get(name, {})
         for each in computation.values():
             kind = each.opcode.removesuffix('-start')
-            if kind not in KINDS or (name, each.name) in carried:
+            written = re.search(r'_xla_megascale_transfer_type="(\w+)"', each.attributes)
+            if kind == 'send' and written:
+                kind = BETWEEN.get(written[1], written[1].lower().replace('_', '-'))
+                groups = np.vectorize(places.__getitem__)(_targets(each))
+                operand = computation[each.operands[0]].shapes[0].bytes
+            elif kind in KINDS and (name, each.name) not in carried:
+                if kind == 'all-reduce' and _scatters(name):
+                    kind = 'reduce-scatter'
+                groups = numbered[_groups(each, len(numbered))]
+                operand = sum(computation[o].shapes[0].bytes for o in each.operands)
+            else:
                 continue
-            if kind == 'all-reduce' and _scatters(name):
-                kind = 'reduce-scatter'
-            groups = _groups(each, int(np.prod(list(mesh_shape.values()))))
-            operand = sum(computation[o].shapes[0].bytes for o in each.operands)
             payload, sent, between = _bytes(kind, operand, groups, slices)
             if not sent:  # groups of one device
                 continue
@@ -118,6 +133,28 @@ def _groups(each, devices):
         numbers = _range(dims, order) if dims else np.arange(np.prod(list(sizes.values())))
         return _of_mesh(numbers, sizes, chosen)
     raise ValueError(f'groups of devices that cannot be read: {written[:80]}')
+
+
+def _targets(each):
+    """The groups of a transfer between slices, or its pairs, of JAX's numbers of the devices.
+
+    A device's number is 100,000 times its slice, from 1, and its place there. They stand as
+    {{100000,200000},{100001,200001}}, as {{100000->200000}}, or short, "{1,2}x{0:1}".
+
+    Raises:
+        ValueError: they are written in yet another way.
+    """
+    written = each.attributes.partition('_xla_megascale_target=')[2]
+    short = re.match(r'"\{([\d,]+)\}x\{(\d+):(\d+)\}"', written)
+    if short:
+        first, last = int(short[2]), int(short[3])
+        return np.array([[100_000 * s + i for s in _numbers(short[1])]
+                         for i in range(first, last + 1)])  # fmt: skip
+    listed = re.match(r'\{(\{[\d,>-]+\}(?:,\{[\d,>-]+\})*)\}', written)
+    if listed:
+        groups = re.findall(r'\{([^}]+)\}', listed[1])
+        return np.array([_numbers(group.replace('->', ',')) for group in groups])
+    raise ValueError(f'a transfer between slices that cannot be read: {written[:80]}')
 
 
 RANGE = r'\[([\d,]+)\](?:T\(([\d,]+)\))?'

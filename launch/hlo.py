@@ -81,11 +81,13 @@ class Instruction(NamedTuple):
 
 class Program(NamedTuple):
     """computations: {name: {instruction's name: Instruction}}, in order. roots: {computation: name
-    of its result}. entry: name of the computation that a call of the program runs."""
+    of its result}. entry: name of the computation that a call of the program runs. partitions:
+    devices that its groups number; of several TPU slices those of one."""
 
     computations: dict[str, dict[str, Instruction]]
     roots: dict[str, str]
     entry: str
+    partitions: int = 1
 
 
 def parse(text):
@@ -112,7 +114,8 @@ def parse(text):
                     roots[current] = made.name
     if entry is None:
         raise ValueError('this text holds no compiled program: no ENTRY')
-    return Program(computations, roots, entry)
+    partitions = re.search(r'^HloModule .*\bnum_partitions=(\d+)', text, re.M)
+    return Program(computations, roots, entry, int(partitions[1]) if partitions else 1)
 
 
 def _instruction(line):

@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from launch import collectives, hlo, work
+from launch import collectives, hlo, topology, work
 from pretrain import meshes
 
 ROWS, WIDTH, TURNS = 16, 32, 5
@@ -30,6 +31,7 @@ def collected(body, axis, slices=None):
 
 
 BYTES = ROWS * WIDTH * 4  # of a device's part
+TILES = ROWS * 128 * 4  # the same where a row is as wide as a tile of the TPU: transfers pad to it
 
 
 @pytest.mark.parametrize('axis', ['data', 'fsdp', 'tensor', ('data', 'tensor')])
@@ -76,6 +78,55 @@ def test_what_leaves_a_slice():
     assert both.between == TURNS * 2 * BYTES / 2 / 2
     (moved,) = collected(lambda x, a: jax.lax.ppermute(x, a, [(0, 1), (1, 0)]), 'data', slices)
     assert moved.between == moved.sent
+
+
+@pytest.mark.parametrize(
+    ('mesh', 'axis', 'sent', 'between'),
+    [
+        ('data=2,fsdp=2,tensor=2', 'data', TILES, TILES),
+        ('data=2,fsdp=2,tensor=2', 'fsdp', TILES, 0),
+        # The slices split `sequence`: those of one lie apart in the order of the mesh.
+        ('tensor=2,sequence=4', 'tensor', TILES, 0),
+        # Two of a slice share a sum: each scatters half, adds it up outside, and gathers half.
+        ('tensor=2,sequence=4', 'sequence', 1.5 * TILES, TILES / 2),
+    ],
+)
+def test_slices_as_the_tpu_compiler_has_them(mesh, axis, sent, between):
+    """Two slices: what leaves one is a transfer to the host, groups are numbered within a slice."""
+    mesh = meshes.make_mesh(mesh, topology.find('2*v5e:2x2').devices)
+    spec = P(mesh.axis_names)
+
+    @functools.partial(jax.shard_map, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)
+    def program(x):
+        return jax.lax.fori_loop(0, TURNS, lambda _, x: jax.lax.psum(x, axis) * 0.5, x)
+
+    x = jax.ShapeDtypeStruct((8 * ROWS, 128), jnp.float32, sharding=NamedSharding(mesh, spec))
+    parsed = hlo.parse(jax.jit(program).lower(x).compile().as_text())
+    slices = np.array([device.slice_index for device in mesh.devices.flat])
+    ids = [device.id for device in mesh.devices.flat]
+    found = collectives.collect(parsed, hlo.runs(parsed).times, dict(mesh.shape), slices, ids)
+    assert {each.axes for each in found} == {axis}
+    assert sum(each.sent for each in found) == TURNS * sent
+    assert sum(each.between for each in found) == TURNS * between
+
+
+@pytest.mark.parametrize(
+    ('written', 'groups'),
+    [
+        ('"{1,3}x{0:1}",_xla', [[100_000, 300_000], [100_001, 300_001]]),
+        ('{{100000,200000},{100003,200003}},_xla', [[100_000, 200_000], [100_003, 200_003]]),
+        ('{{100001->200000}},_xla', [[100_001, 200_000]]),
+    ],
+)
+def test_targets_as_the_tpu_compiler_writes_them(written, groups):
+    each = hlo.Instruction('x', 'send', (), (), '', f', _xla_megascale_target={written}')
+    assert collectives._targets(each).tolist() == groups
+
+
+def test_targets_that_nobody_knows_are_refused():
+    each = hlo.Instruction('x', 'send', (), (), '', ', _xla_megascale_target=<new way>')
+    with pytest.raises(ValueError, match='new way'):
+        collectives._targets(each)
 
 
 @pytest.mark.parametrize(
