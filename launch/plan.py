@@ -97,7 +97,7 @@ def report(config, found, step, made):
     parts = [*made.state.items(), ('activations, gradients', made.temporary), ('code', made.code)]
     lines += [f'{name:>24}  {size / GIB:10.3f}' for name, size in parts if size]
     lines += ['', verdict(config, step, made)]
-    lines += [f'left whole on every device: {path}: {why}' for path, why in step.split.items()]
+    lines += [f'left whole on every device: {path}: {why}' for path, why in step.whole.items()]
     if made.refused:
         return '\n'.join(lines)
     whole = made.flops * step.mesh.size

@@ -70,8 +70,8 @@ def candidates(config, topology):
             except UserError as error:
                 refused = error
                 continue
-            if step.split:  # a tensor that stays whole on every device
-                refused = UserError(next(f'{path}: {why}' for path, why in step.split.items()))
+            if step.whole:  # a tensor that stays whole on every device
+                refused = UserError(next(f'{path}: {why}' for path, why in step.whole.items()))
                 continue
             state = step_program.bytes_on_a_device(step.state)
             if topology.memory and state > topology.memory:

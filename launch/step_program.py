@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from objectives import contract
-from pretrain import assembly, flops, meshes, partitioning, phases, train_step
+from pretrain import assembly, division, flops, meshes, partitioning, phases, train_step
 from pretrain.data import tokenizer
 
 
@@ -17,7 +17,7 @@ class Step(NamedTuple):
     """A train step before it is compiled.
 
     mesh: jax Mesh. learner: train_step.Learner. state, frozen: abstract, on the mesh. batch_size:
-    windows. split: {name of a parameter: why a dimension is left whole}. model_flops: of a step,
+    windows. whole: {parameter or activation: why it is left whole}. model_flops: of a step,
     over all devices, without what is computed twice.
     """
 
@@ -26,7 +26,7 @@ class Step(NamedTuple):
     state: dict
     frozen: dict
     batch_size: int
-    split: dict
+    whole: dict
     model_flops: float
 
 
@@ -48,6 +48,7 @@ def describe(config, devices):
     else:
         vocabulary = tokenizer.stand_in(config.data.vocabulary_size)
     learner = assembly.make_learner(config, vocabulary, phase)
+    division.check(mesh, learner)
     state = assembly.abstract_state(learner, mesh)
     return Step(
         mesh,
@@ -55,7 +56,7 @@ def describe(config, devices):
         state,
         assembly.abstract_frozen(learner, mesh),
         phase.batch_size,
-        partitioning.unsharded(mesh, state),
+        division.left_whole(mesh, [learner], state),
         flops.step_flops(learner, assembly.batch_shapes(learner.objective, phase.batch_size)),
     )
 

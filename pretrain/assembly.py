@@ -144,15 +144,19 @@ def check_before_data(config, plan, given):
 
     Args:
         config: of the run. plan: its phases. given: path of its tokenizer; '': one is trained.
+
+    Returns:
+        train_step.Learner of each phase, without the models that are not trained; where a tokenizer
+        is to be trained, with a stand-in for it.
     """
     if given:
         vocabulary = tokenizer.load(given).vocabulary
     else:
         vocabulary = tokenizer.stand_in(config.data.vocabulary_size)
-    for phase in plan:
-        make_learner(config, vocabulary, phase, frozen=False)
+    learners = [make_learner(config, vocabulary, phase, frozen=False) for phase in plan]
     if config.objective.get('teacher'):
         open_teacher(config.objective)
+    return learners
 
 
 def batch_shapes(objective, rows=1):

@@ -5,7 +5,7 @@ import math
 import jax
 import numpy as np
 
-from pretrain import partitioning, run_log
+from pretrain import division, partitioning, run_log
 from pretrain.data.mixture import MixedReader
 
 
@@ -51,7 +51,7 @@ def banner(config, mesh, corpus, stages, abstract, frozen, origin):
             f'warning: no document of {", ".join(bare)} is held out: the validation loss is that '
             'of the other sources'
         )
-    left_whole = partitioning.unsharded(mesh, abstract)
+    left_whole = division.left_whole(mesh, [stage.learner for stage in stages], abstract)
     lines += [f'left whole on every device: {path}: {why}' for path, why in left_whole.items()]
     return '\n'.join(lines)
 

@@ -23,6 +23,7 @@ from pretrain import (
     commandline,
     corpora,
     curves,
+    division,
     evaluation,
     examples,
     flops,
@@ -77,7 +78,8 @@ def main(argv):
         partitioning.check_batch(mesh, phase.batch_size, config.accumulation)
     run_folder.check_config(workdir, config, ACCEPT_CHANGES.value)
     data = run_folder.with_own_tokenizer(workdir, config.data)
-    assembly.check_before_data(config, plan, data.tokenizer)
+    for learner in assembly.check_before_data(config, plan, data.tokenizer):
+        division.check(mesh, learner)
 
     # Data, model, objective, optimizer: all of them functions of the config.
     corpus = corpora.open_corpus(data)

@@ -149,7 +149,7 @@ def test_candidates_go_together_with_the_config():
     for mesh in meshes:
         changed = copy.deepcopy(config)
         changed.mesh = mesh
-        assert not step_program.describe(changed, jax.devices()).split
+        assert not step_program.describe(changed, jax.devices()).whole
 
 
 def test_a_search_ranks_what_fits(monkeypatch):

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from configs import gpt
-from pretrain import meshes, summary
+from pretrain import assembly, meshes, summary
+from pretrain.data import tokenizer
 from pretrain.phases import Phase
 
 
@@ -109,6 +110,7 @@ def facts():
     table = {'model': {'token_embedding': {'table': shape}}}
     config = gpt.get_config('tiny')
     config.update(steps=600, batch_size=8)
+    config.model.heads = 6  # as tiny's 3 do not
     return SimpleNamespace(
         config=config,
         corpus=corpus,
@@ -125,7 +127,12 @@ class Reader(list):
 
 
 def banner(facts, mesh, frozen=None):
-    stages = [SimpleNamespace(phase=phase, reader=Reader(range(9600))) for phase in facts.plan]
+    vocabulary = tokenizer.stand_in(facts.config.data.vocabulary_size)
+    stages = [
+        SimpleNamespace(phase=phase, reader=Reader(range(9600)), learner=learner)
+        for phase in facts.plan
+        for learner in [assembly.make_learner(facts.config, vocabulary)]
+    ]
     return summary.banner(
         facts.config, meshes.make_mesh(mesh), facts.corpus, stages, facts.abstract,
         frozen or {}, 'from scratch',
@@ -169,8 +176,12 @@ def test_banner_warns(facts):
     facts.abstract['params']['model']['token_embedding']['table'] = jax.ShapeDtypeStruct(
         (7, 4), np.float32
     )
-    *_, held_out, whole = banner(facts, 'data=4,tensor=2')
+    facts.config.objective.length = 30
+    *_, held_out, table, length = banner(facts, 'tensor=2,sequence=4')
     assert held_out == 'warning: no document is held out: there will be no validation loss'
-    assert whole == (
+    assert table == (
         'left whole on every device: model/token_embedding/table: 7 does not divide by tensor=2'
+    )
+    assert length == (
+        'left whole on every device: inputs of 30 tokens: 30 does not divide by sequence=4'
     )
