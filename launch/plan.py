@@ -59,9 +59,10 @@ def main(argv):
     if SEARCH.value:
         tried = search.run(config, found, TRIES.value)
         print(search.table(tried))
-        drawn = {f'{each.mesh}\nremat={each.remat}': each.budget for each in tried}
+        drawn = {f'{each.mesh}\nremat={each.remat}': each.budget for each in tried.trials}
         record = [
-            {'mesh': each.mesh, 'remat': each.remat, **budget.record(each.budget)} for each in tried
+            {'mesh': each.mesh, 'remat': each.remat, **budget.record(each.budget)}
+            for each in tried.trials
         ]
     else:
         step = step_program.describe(config, found.devices)

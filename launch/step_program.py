@@ -30,11 +30,12 @@ class Step(NamedTuple):
     model_flops: float
 
 
-def describe(config, devices):
+def describe(config, devices, learner=None):
     """The Step of a config's last phase.
 
     Args:
-        config: of the run. devices: of JAX, or descriptions of devices.
+        config: of the run. devices: of JAX, or descriptions of devices. learner: of this config,
+            where it is known: train_step.Learner.
 
     Raises:
         UserError: the config, its mesh or its batch do not go together with the devices.
@@ -42,12 +43,13 @@ def describe(config, devices):
     phase = phases.plan(config)[-1]
     mesh = meshes.make_mesh(config.mesh, devices)
     partitioning.check_batch(mesh, phase.batch_size, config.accumulation)
-    given = config.data.tokenizer
-    if given:
-        vocabulary = tokenizer.load(given).vocabulary
-    else:
-        vocabulary = tokenizer.stand_in(config.data.vocabulary_size)
-    learner = assembly.make_learner(config, vocabulary, phase)
+    if learner is None:
+        given = config.data.tokenizer
+        if given:
+            vocabulary = tokenizer.load(given).vocabulary
+        else:
+            vocabulary = tokenizer.stand_in(config.data.vocabulary_size)
+        learner = assembly.make_learner(config, vocabulary, phase)
     division.check(mesh, learner)
     state = assembly.abstract_state(learner, mesh)
     return Step(

@@ -142,26 +142,84 @@ def test_the_compiler_says_how_much_was_missing():
 
 def test_candidates_go_together_with_the_config():
     config = config_of(gpt, 'data=-1')
-    found = search.candidates(config, topology.find('cpu:8'))
-    meshes = [mesh for mesh, remat in found if remat == config.model.remat]
-    assert meshes[:2] == ['data=8,fsdp=1,tensor=1', 'data=4,fsdp=2,tensor=1']
-    assert {remat for _, remat in found} == {'none', 'dots', 'full'}
-    for mesh in meshes:
+    config.model.heads = 2
+    found, left_out = search.candidates(config, topology.find('cpu:4'))
+    names = [each.mesh for each in found]
+    assert names[0] == 'data=4,fsdp=1,tensor=1'
+    # Before a second mesh of one kind comes one of each kind that shares little.
+    assert names.index('data=2,fsdp=1,tensor=2') < names.index('data=1,fsdp=4,tensor=1')
+    assert any('sequence=2' in name for name in names)
+    assert len(set(names)) == len(names)
+    for each in found:
         changed = copy.deepcopy(config)
-        changed.mesh = mesh
-        assert not step_program.describe(changed, jax.devices()).whole
+        changed.mesh = each.mesh
+        step = step_program.describe(changed, jax.devices()[:4])
+        assert not step.whole
+        assert each.state == step_program.bytes_on_a_device(step.state)
+    ((why, (count, one)),) = left_out.items()
+    assert (why, count) == ('would leave something whole on every device', 1)
+    assert '2 does not divide by tensor=' in one
 
 
-def test_a_search_ranks_what_fits(monkeypatch):
+def made_up(total, seconds):
+    """A Budget of which only these two are looked at."""
+    facts = dict.fromkeys(budget.Budget._fields, 0.0)
+    return budget.Budget(**facts | {
+        'total': total, 'memory': 100.0, 'seconds': {'compute': seconds}, 'refused': '',
+    })  # fmt: skip
+
+
+def tried_by(monkeypatch, own, tries, total):
+    """(what a search compiles, its Found), where a program takes `total(mesh, remat)` bytes."""
+    meshes = [search.Candidate(f'data={n}', (1, 1), 10) for n in (1, 2, 3)]
+    compiled = []
+
+    def plan(config, topology, mesh, remat):
+        compiled.append((mesh, remat))
+        return made_up(total(mesh, remat), seconds=int(mesh[-1]))
+
+    monkeypatch.setattr(search, 'candidates', lambda *_: (meshes, {}))
+    monkeypatch.setattr(search, '_plan', plan)
+    config = gpt.get_config('tiny')
+    config.model.remat = own
+    found = topology.Topology('made up', [], None, 100.0)
+    return compiled, search.run(config, found, tries)
+
+
+def test_a_search_goes_to_full_where_the_own_remat_does_not_fit(monkeypatch):
+    sizes = {'none': 200.0, 'dots': 90.0, 'full': 50.0}
+    compiled, found = tried_by(monkeypatch, 'none', 8, lambda _, remat: sizes[remat])
+    # What data=1 needs besides its state tells that the others cannot fit with `none` either.
+    assert compiled == [
+        ('data=1', 'none'), ('data=1', 'full'), ('data=2', 'full'), ('data=3', 'full'),
+        ('data=1', 'dots'), ('data=2', 'dots'), ('data=3', 'dots'),
+    ]  # fmt: skip
+    assert found.waiting == 2
+    fitting = [(each.mesh, each.remat) for each in found.trials if each.budget.fits]
+    assert [mesh for mesh, _ in fitting] == [f'data={n}' for n in (1, 1, 2, 2, 3, 3)]
+    assert '7 of 9 combinations' in search.table(found)
+
+
+def test_the_last_tries_of_a_search_compute_less_again(monkeypatch):
+    compiled, _ = tried_by(monkeypatch, 'full', 4, lambda *_: 50.0)
+    assert compiled == [
+        ('data=1', 'full'), ('data=2', 'full'), ('data=3', 'full'), ('data=1', 'dots')
+    ]  # fmt: skip
+
+
+def test_a_search_ranks_what_fits():
     config = config_of(gpt, 'data=-1')
-    found = topology.find('cpu:2')
-    ranked = search.run(config, found, 2)
+    config.model.update(heads=1, head_width=32)
+    devices = topology.find('cpu:2')
+    found = search.run(config, devices, 2)
     # No table has the time of a step on a CPU: what needs less memory is first.
-    assert [each.mesh for each in ranked] == ['data=1,fsdp=2,tensor=1', 'data=2,fsdp=1,tensor=1']
-    assert 'ranked by memory' in search.table(ranked)
-    assert 'yes' in search.table(ranked)
-    small = found._replace(memory=1000.0)
-    with pytest.raises(UserError, match='no mesh of 2 devices fits'):
+    assert [each.mesh for each in found.trials] == [
+        'data=1,fsdp=2,tensor=1', 'data=2,fsdp=1,tensor=1'
+    ]  # fmt: skip
+    assert 'ranked by memory' in search.table(found)
+    assert 'yes' in search.table(found)
+    small = devices._replace(memory=1000.0)
+    with pytest.raises(UserError, match=r'no mesh of 2 devices fits.* for the state alone'):
         search.run(config, small, 2)
 
 
