@@ -109,15 +109,17 @@ def _fill(sizes, count, text):
     if fixed == count:
         return sizes
 
+    given = [f'{axis}={size}' for axis, size in sizes.items() if size > 1]
+    product = f'{" x ".join(given)} = {fixed}' if len(given) > 1 else f'{fixed}'
     if open_axis:
-        problem = f'sizes that make {fixed}, which does not divide the {count} devices'
+        problem = f'sizes that make {product}, which does not divide the {count} devices'
     else:
-        problem = f'sizes for {fixed} devices, but there are {count}'
+        problem = f'sizes for {product} devices, but there are {count}'
     raise UserError(f'mesh={text!r} gives {problem}: {_mend(sizes, open_axis, fixed, count)}')
 
 
 def _mend(sizes, open_axis, fixed, count):
-    """The one axis that can be changed least to make the mesh fit, and to what."""
+    """The one axis that can be changed least to make the mesh fit, and to what; else several."""
     mends = []
     for axis, size in sizes.items():
         if axis == open_axis or count % (fixed // size):
@@ -128,10 +130,23 @@ def _mend(sizes, open_axis, fixed, count):
         elif size > 1:
             divisors = [n for n in range(1, room + 1) if room % n == 0]
             mends.append((axis, min(divisors, key=lambda n, size=size: abs(n - size))))
-    if not mends:
-        return "give 'data=-1'"
-    axis, size = min(mends, key=lambda mend: abs(math.log(mend[1] / sizes[mend[0]])))
-    return f'set {axis}={size}'
+    if mends:
+        axis, size = min(mends, key=lambda mend: abs(math.log(mend[1] / sizes[mend[0]])))
+        return f'set {axis}={size}'
+    named = [axis for axis, size in sizes.items() if size > 1]
+    near = _nearest(tuple(sizes[axis] for axis in named), count, open_axis is not None)
+    return 'set ' + ','.join(f'{axis}={size}' for axis, size in zip(named, near))
+
+
+def _nearest(sizes, count, divides):
+    """Sizes whose product is `count`, or divides it, each the nearest that it can be."""
+    divisors = [n for n in range(1, count + 1) if count % n == 0]
+    if not sizes[1:]:
+        fitting = divisors if divides else [count]
+        return (min(fitting, key=lambda n: abs(math.log(n / sizes[0]))),)
+    every = [(n, *_nearest(sizes[1:], count // n, divides)) for n in divisors]
+    off = lambda near: sum(abs(math.log(n / size)) for n, size in zip(near, sizes))  # noqa: E731
+    return min(every, key=off)
 
 
 def _device_grid(shape, devices, text):

@@ -43,7 +43,7 @@ def test_parse_mesh():
         ('data=4,tensor=3', ['12 devices', 'there are 8', 'set tensor=2']),
         ('data=2,fsdp=2', ['4 devices', 'there are 8', 'set data=4']),
         ('data=16', ['16 devices', 'there are 8', 'set data=8']),
-        ('data=3,fsdp=3', ['9 devices', 'there are 8', 'data=-1']),
+        ('data=3,fsdp=3', ['data=3 x fsdp=3 = 9 devices', 'there are 8', 'set data=2,fsdp=4']),
     ],
 )
 def test_mesh_mistakes_are_said_in_one_line(text, words):
@@ -56,13 +56,15 @@ def test_mesh_mistakes_are_said_in_one_line(text, words):
 
 
 @pytest.mark.parametrize(
-    'text', ['data=-1,tensor=3', 'data=4,tensor=3', 'fsdp=2', 'fsdp=5,data=-1']
-)
+    'text',
+    ['data=-1,tensor=3', 'data=4,tensor=3', 'fsdp=2', 'fsdp=5,data=-1', 'fsdp=3,sequence=5',
+     'data=-1,fsdp=3,tensor=3'],
+)  # fmt: skip
 def test_the_proposed_mend_makes_a_mesh(text):
     with pytest.raises(UserError) as error:
         meshes.make_mesh(text)
-    axis, size = str(error.value).rpartition('set ')[2].split('=')
-    sizes = meshes.parse_mesh(text) | {axis: int(size)}
+    mends = [mend.split('=') for mend in str(error.value).rpartition('set ')[2].split(',')]
+    sizes = meshes.parse_mesh(text) | {axis: int(size) for axis, size in mends}
     mesh = meshes.make_mesh(','.join(f'{axis}={size}' for axis, size in sizes.items()))
     assert mesh.size == 8
 
