@@ -40,6 +40,9 @@ def run(main):
     absl would take those words for flags of the launcher, so they are cut off before it looks.
     """
     words = sys.argv
+    forgotten = next((word for word in words[1:] if word in COMMANDS), None)
+    if forgotten and '--' not in words:
+        commandline.fail(f'write -- before {forgotten}: what stands before it is for the launcher')
     cut = words.index('--') if '--' in words else len(words)
     sys.argv, training = words[:cut], words[cut + 1 :]
     commandline.run(functools.partial(main, training=training))

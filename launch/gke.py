@@ -9,6 +9,9 @@
 cluster's credentials. --dry_run prints the manifest and the commands.
 """
 
+import posixpath
+from pathlib import PurePosixPath
+
 import yaml
 from absl import flags
 
@@ -87,9 +90,14 @@ def asked(name, training):
     for flag, least in ((SLICES, 1), (CHIPS, 0), (RESTARTS, 0), (SAVE_SECONDS, 1)):
         if flag.value < least:
             raise UserError(f'--{flag.name}={flag.value} must be at least {least}')
-    if ACCELERATOR.value.startswith('nvidia'):
-        if TOPOLOGY.value:
-            raise UserError(f'--topology={TOPOLOGY.value} is for TPUs: GPUs take --nodes')
+    on_gpus = ACCELERATOR.value.startswith('nvidia')
+    for flag in (TOPOLOGY, CHIPS) if on_gpus else (NODES, GPUS):
+        if flag.present:
+            takes = '--nodes and --gpus_per_node' if on_gpus else '--topology and --slices'
+            raise UserError(
+                f'--{flag.name}={flag.value} is not for {ACCELERATOR.value}, which takes {takes}'
+            )
+    if on_gpus:
         pool = accelerators.gpu_pool(ACCELERATOR.value, NODES.value, GPUS.value)
     else:
         if not TOPOLOGY.value:
@@ -115,6 +123,8 @@ def volumes():
         claim, _, path = text.partition(':')
         if not commands.NAME.fullmatch(claim) or not path.startswith('/'):
             raise UserError(f'--shared_volume={text!r} is not CLAIM:/path: for example runs:/runs')
+        if claim in mounted or path in mounted.values():
+            raise UserError(f'--shared_volume={text!r}: its claim or its path is given twice')
         mounted[claim] = path
     return mounted
 
@@ -124,7 +134,8 @@ def check_workdir(training, mounted):
     workdir = training.workdir
     if workdir is None or '://' in workdir or SHARED.value:
         return
-    if not any(f'{workdir}/'.startswith(f'{path.rstrip("/")}/') for path in mounted.values()):
+    inside = PurePosixPath(posixpath.normpath(workdir))
+    if not any(inside.is_relative_to(path) for path in mounted.values()):
         raise UserError(
             f'--workdir={workdir} is a folder inside a pod, and is lost with it: give one on '
             'gs://, one below the path of a --shared_volume=CLAIM:/path, or --shared_workdir'

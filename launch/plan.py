@@ -96,7 +96,7 @@ def report(config, found, step, made):
         'GiB of a device',
     ]
     parts = [*made.state.items(), ('activations, gradients', made.temporary), ('code', made.code)]
-    lines += [f'{name:>24}  {size / GIB:10.3f}' for name, size in parts if size]
+    lines += [f'{name:>24}  {_short(size / GIB):>10}' for name, size in parts if size]
     lines += ['', verdict(config, step, made)]
     lines += [f'left whole on every device: {path}: {why}' for path, why in step.whole.items()]
     if made.refused:
@@ -114,6 +114,11 @@ def report(config, found, step, made):
         lines += ['', *times(found, step, made)]
     lines.append(f'compiled in {made.compile_seconds:.0f} s')
     return '\n'.join(lines)
+
+
+def _short(value):
+    """Three digits behind the point, or of a small number three that count."""
+    return f'{value:,.3f}' if value >= 1 else f'{value:.3g}'
 
 
 def verdict(config, step, made):

@@ -71,6 +71,11 @@ def _shape(text, name):
     if generation in SHAPES and count:  # chips, as one says cpu:4
         near = shapes.nearest(generation, int(count[1]))
         raise UserError(f'--topology={name!r} names no sides: did you mean {generation}:{near}?')
+    if re.fullmatch(r'v\d\w*', generation) and generation not in SHAPES:
+        raise UserError(
+            f'--topology={name!r}: there is no compiler for {generation} here, but for '
+            f'{", ".join(SHAPES)}'
+        )
     if generation not in SHAPES or not found:
         known = [f'{g}:{shape}' for g, its in SHAPES.items() for shape in its]
         near = difflib.get_close_matches(text, known, 1, 0.3) or ['v5e:4x4']

@@ -49,8 +49,11 @@ RESTARTS = flags.DEFINE_integer('restarts', 20, 'run: times that a worker starts
 PAUSE = flags.DEFINE_integer('pause', 30, 'run: seconds before each of them.')
 SHARED = flags.DEFINE_bool('shared_workdir', False, 'run: all workers mount --workdir.')
 RUN_ONLY = flags.DEFINE_bool('run_only', False, 'stop: end the run, and let the pod run on.')
-WORKER = flags.DEFINE_integer('worker', 0, 'logs: of which worker.')
+WORKER = flags.DEFINE_integer('worker', 0, 'logs: of which worker.', lower_bound=0)
 DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Print what would be run.')
+# Of flex-start: cloud.google.com/tpu/docs/request-using-flex-start, read 2026-11-23.
+LONGEST = 7 * 86400
+FLEXIBLE = ('v5litepod', 'v6e')
 SUBCOMMANDS = ('create', 'setup', 'stage', 'run', 'logs', 'status', 'stop', 'delete')
 
 
@@ -102,6 +105,11 @@ def create(programs, pod):
     ending = tpu_pod.KEPT
     if not KEEP_RUNNING.value:
         seconds = tpu_pod.seconds_of(f'--{ends[0].name}', ends[0].value)
+        if MAX_RUN_DURATION.value and (seconds > LONGEST or not kind.name.startswith(FLEXIBLE)):
+            raise UserError(
+                f'--max_run_duration={MAX_RUN_DURATION.value} is for flex-start, which Google '
+                f'gives for at most 7d and {" or ".join(FLEXIBLE)}: give --delete_after'
+            )
         ending = f'{ends[0].name.replace("_", "-")}-{ends[0].value}'
     found = tpu_pod.look_up(programs, pod)
     waiting = found is None and tpu_pod.look_up_queued(programs, pod)
@@ -198,7 +206,11 @@ def run(programs, pod, training):
 
 def logs(programs, pod):
     """Follows the log of one worker."""
-    tpu_pod.ready(programs, pod)
+    found = tpu_pod.ready(programs, pod)
+    if found and WORKER.value >= found.hosts:
+        raise UserError(
+            f'--worker={WORKER.value}: the pod {pod.name!r} has the workers 0 to {found.hosts - 1}'
+        )
     tpu_hosts.follow(programs, pod, WORKER.value)
 
 
@@ -257,7 +269,13 @@ def stop(programs, pod):
         tpu_hosts.stop(programs, pod)
         print(f'the pod {pod.name!r} runs on: {pod.launcher("delete")} deletes it')
         return
-    tpu_pod.ready(programs, pod)
+    found = tpu_pod.ready(programs, pod)
+    # cloud.google.com/tpu/docs/reference/rest/v1/projects.locations.nodes/stop, read 2026-11-23
+    if found and found.hosts > 1:
+        raise UserError(
+            f'Google stops no pod of several hosts, and {pod.name!r} has {found.hosts}: '
+            f'{pod.launcher("delete")} deletes it, --run_only stops the run alone'
+        )
     programs.do(*pod.gcloud('compute tpus tpu-vm stop'))
     print(f'stopped, and still there, disk and all: {pod.launcher("delete")} deletes it')
 

@@ -61,7 +61,7 @@ def local(path, flag):
     """
     if is_remote(path):
         raise UserError(
-            f'{flag}: {path!r} should be a folder of this machine: of all that is written, only '
+            f'{flag}: {path!r} should lie on this machine: of all that is written, only '
             'the workdir of pretrain.train may lie on gs://'
         )
     return place(path)

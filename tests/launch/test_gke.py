@@ -66,6 +66,7 @@ def test_status_logs_and_delete(launch, cluster):
 def test_what_is_wrong_is_said_in_one_line(refused, cluster):
     run = [*RUN, '--topology=4x4']
     local = [*TRAINING[:-1], '--workdir=runs/gpt2']
+    volumes = ['--shared_volume=runs:/runs']
     gpu = ['run', 'gpt2', '--image=i', '--accelerator=nvidia-h100-80gb']
     cases = [
         ([], 'say what to do: one of run'),
@@ -82,7 +83,14 @@ def test_what_is_wrong_is_said_in_one_line(refused, cluster):
         ([*run, *local], '--workdir=runs/gpt2 is a folder inside a pod'),
         ([*run, '--shared_volume=runs:/data', *local], 'is a folder inside a pod'),
         ([*run, '--shared_volume=runs', *local], "--shared_volume='runs' is not CLAIM:/path"),
-        ([*gpu, '--topology=4x4', *TRAINING], 'is for TPUs: GPUs take --nodes'),
+        ([*gpu, '--topology=4x4', *TRAINING], 'which takes --nodes and --gpus_per'),
+        ([*gpu, '--chips_per_node=4', *TRAINING], '--chips_per_node=4 is not for nvidia-h100'),
+        ([*run, '--nodes=4', *TRAINING], '--nodes=4 is not for tpu-v5-lite-podslice'),
+        ([*run, '--gpus_per_node=8', *TRAINING], 'which takes --topology and --slices'),
+        ([*run, *volumes, '--shared_volume=runs:/b', *local], "='runs:/b': its claim or"),
+        ([*run, *volumes, '--shared_volume=b:/runs', *local], "='b:/runs': its claim or"),
+        ([*run, *volumes, *TRAINING[:-1], '--workdir=/runs/../x'], 'is a folder inside a pod'),
+        (['run', 'gpt2', *TRAINING[1:]], 'write -- before pretrain.train'),
         ([*gpu, '--slices=2', *TRAINING], '--slices=2 is for TPUs'),
         ([*run, '--', 'pretrain.finetune', '--config=c', '--workdir=/x'], 'runs in one process'),
         ([*run, '--', 'pretrain.finetune', *TRAINING[2:]], 'writes to a folder'),

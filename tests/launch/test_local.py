@@ -120,6 +120,7 @@ def test_what_is_wrong_is_said_in_one_line(refused):
     run = ['--', 'pretrain.train', '--config=a.py', '--workdir=x']
     refused('local', [
         ([], 'what is to run is missing'),
+        (['--processes=2', *run[1:]], 'write -- before pretrain.train'),
         (['--', 'pretrain.trian'], 'did you mean pretrain.train?'),
         (['--', 'pretrain.prepare', '--config=a.py'], 'pretrain.prepare runs in one process'),
         (['--processes=0', *run], '--processes=0'),

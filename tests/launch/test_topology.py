@@ -53,6 +53,8 @@ def test_devices_of_this_machine():
 @pytest.mark.parametrize(
     ('name', 'says'),
     [
+        ('v3-8', 'no compiler for v3 here, but for v4, v5e, v5p, v6e'),
+        ('v7x:4x4', 'no compiler for v7x here'),
         ('v5e:4x5', 'the nearest is v5e:4x4'),
         ('v5p:4x4x9', 'the nearest is v5p:4x4x8'),
         ('v5p:4x4', 'the nearest is v5p:'),

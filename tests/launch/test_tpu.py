@@ -240,9 +240,13 @@ def test_stop_ends_the_run_alone(launch, pod):
     assert 'run: 2 workers: ended with exit code 143' in out
     assert "the pod 'gpt2' runs on" in out
     assert ended()[0] == 143
+
+
+def test_a_pod_of_one_host_is_stopped(launch, cluster):
+    alone = Pod(cluster, 1)
     code, out, err = launch('tpu', 'stop', 'gpt2', *PLACE)
     assert (code, 'still there, disk and all' in out) == (0, True), err
-    assert pod.commands()[-1].startswith('compute tpus tpu-vm stop gpt2')
+    assert alone.commands()[-1].startswith('compute tpus tpu-vm stop gpt2')
 
 
 def test_workers_that_do_not_answer_are_counted(refused, cluster, pod):
@@ -348,6 +352,8 @@ def test_what_is_wrong_is_said_in_one_line(refused, cluster, absent, tmp_path):
         ([*create, kind, '--keep_running', '--delete_after=8h'], 'more than one flag says what'),
         ([*create, kind, '--delete_after=soon'], "--delete_after='soon' is no duration"),
         ([*create, kind, '--spot', '--max_run_duration=8h'], 'is not --spot: --delete_after'),
+        ([*create, kind, '--max_run_duration=8d'], 'which Google gives for at most 7d'),
+        ([*create, '--type=v5p-8', '--max_run_duration=8h'], 'and v5litepod or v6e: give --del'),
         ([*create, *TRAINING], 'create takes no command behind --'),
         (['setup', 'gpt2', *PLACE], "there is no pod 'gpt2' in us-west4-a of my-project"),
         (['run', 'gpt2', *PLACE, *TRAINING], "there is no pod 'gpt2'"),
@@ -366,6 +372,11 @@ def test_what_is_wrong_is_said_in_one_line(refused, cluster, absent, tmp_path):
     Pod(cluster, 2, labels={})
     refused('tpu', [([*create, kind, '--keep_running'], 'is there already (READY)')])
     refused('tpu', [(['run', 'gpt2', *PLACE, *TRAINING], "nothing deletes the pod 'gpt2'")])
+    refused('tpu', [
+        (['stop', 'gpt2', *PLACE], "Google stops no pod of several hosts, and 'gpt2' has 2"),
+        (['logs', 'gpt2', *PLACE, '--worker=2'], "'gpt2' has the workers 0 to 1"),
+        (['logs', 'gpt2', *PLACE, '--worker=-1'], '--worker=-1'),
+    ])  # fmt: skip
     keep = ['run', 'gpt2', *PLACE, '--keep_running']
     local = [*TRAINING[:-1], '--workdir=runs/gpt2']
     refused('tpu', [([*keep, *local], '--workdir=runs/gpt2 is a folder of each of the 2 hosts')])
