@@ -71,15 +71,13 @@ def _shape(text, name):
     if generation in SHAPES and count:  # chips, as one says cpu:4
         near = shapes.nearest(generation, int(count[1]))
         raise UserError(f'--topology={name!r} names no sides: did you mean {generation}:{near}?')
-    if re.fullmatch(r'v\d\w*', generation) and generation not in SHAPES:
-        raise UserError(
-            f'--topology={name!r}: there is no compiler for {generation} here, but for '
-            f'{", ".join(SHAPES)}'
-        )
     if generation not in SHAPES or not found:
-        known = [f'{g}:{shape}' for g, its in SHAPES.items() for shape in its]
-        near = difflib.get_close_matches(text, known, 1, 0.3) or ['v5e:4x4']
-        raise UserError(f'--topology={name!r} is no topology: did you mean {near[0]}?')
+        near = difflib.get_close_matches(generation, SHAPES, 1, 0.5) or ['v5e']
+        asked = shapes.chips(found[2]) if found and found[2] else int(found[3]) if found else 16
+        raise UserError(
+            f'--topology={name!r} is none of {", ".join(SHAPES)}, cpu, gpu: did you mean '
+            f'{near[0]}:{shapes.nearest(near[0], asked)}?'
+        )
     if found[3]:
         count = int(found[3]) / CORES.get(generation, 1)
         fitting = [shape for shape in SHAPES[generation] if shapes.chips(shape) == count]

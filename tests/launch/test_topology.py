@@ -53,8 +53,8 @@ def test_devices_of_this_machine():
 @pytest.mark.parametrize(
     ('name', 'says'),
     [
-        ('v3-8', 'no compiler for v3 here, but for v4, v5e, v5p, v6e'),
-        ('v7x:4x4', 'no compiler for v7x here'),
+        ('v3-8', 'none of v4, v5e, v5p, v6e, cpu, gpu: did you mean v4:2x2x2?'),
+        ('v7x:4x4', 'none of v4'),
         ('v5e:4x5', 'the nearest is v5e:4x4'),
         ('v5p:4x4x9', 'the nearest is v5p:4x4x8'),
         ('v5p:4x4', 'the nearest is v5p:'),
