@@ -117,8 +117,8 @@ def report(config, found, step, made):
 
 
 def _short(value):
-    """Three digits behind the point, or of a small number three that count."""
-    return f'{value:,.3f}' if value >= 1 else f'{value:.3g}'
+    """Four digits that count, or all before the point."""
+    return f'{value:,.0f}' if value >= 1000 else f'{value:.4g}'
 
 
 def verdict(config, step, made):
@@ -161,9 +161,9 @@ def communication(traffic):
     lines = ['{:>20}  {:>16}  {:>8}  {:>10}  {:>9}'.format(*heads)]
     for each in traffic:
         lines.append(
-            f'{each.kind:>20}  {each.axes:>16}  {each.count:8,.0f}  {each.payload / 1e9:10.3f}  '
-            f'{each.sent / 1e9:9.3f}'
-            + (f'  ({each.between / 1e9:.3f} to other slices)' if each.between else '')
+            f'{each.kind:>20}  {each.axes:>16}  {each.count:8,.0f}  '
+            f'{_short(each.payload / 1e9):>10}  {_short(each.sent / 1e9):>9}'
+            + (f'  ({_short(each.between / 1e9)} to other slices)' if each.between else '')
         )
     return lines
 
@@ -171,13 +171,13 @@ def communication(traffic):
 def times(found, step, made):
     """The least time of a step, and what bounds it."""
     slowest = max(made.seconds, key=made.seconds.get)
-    parts = ', '.join(f'{name} {1e3 * value:.1f}' for name, value in made.seconds.items())
+    parts = ', '.join(f'{name} {_short(1e3 * value)}' for name, value in made.seconds.items())
     rate = made.tokens / made.bound
     use = made.model_flops / found.chip.flops / made.bound
     lines = [
-        f'a step takes at least {1e3 * made.bound:.1f} ms, bound by {slowest} (ms: {parts}): at '
-        f'most {rate:,.0f} tokens/s, {use:.0%} of the peak',
-        f'with nothing hidden behind anything {1e3 * sum(made.seconds.values()):.1f} ms',
+        f'a step takes at least {_short(1e3 * made.bound)} ms, bound by {slowest} (ms: {parts}): '
+        f'at most {rate:,.0f} tokens/s, {use:.0%} of the peak',
+        f'with nothing hidden behind anything {_short(1e3 * sum(made.seconds.values()))} ms',
         f'chip: {found.chip.source}',
     ]
     if any(each.between for each in made.collectives) and 'network' not in made.seconds:

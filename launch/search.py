@@ -32,7 +32,7 @@ class Trial(NamedTuple):
 
 class Found(NamedTuple):
     """trials: [Trial], what fits first, the fastest of it before the others. waiting: number of
-    combinations that were not compiled. left_out: {why: (number of meshes, one of them)}."""
+    combinations that were not compiled. left_out: {why: (number of meshes, the first)}."""
 
     trials: list
     waiting: int
@@ -97,7 +97,7 @@ def _plan(config, topology, mesh, remat):
 
 
 def candidates(config, topology):
-    """([Candidate], {why: (number of meshes that were left out, one of them)}).
+    """([Candidate], {why: (number of meshes that were left out, the first)}).
 
     In the order in which they are worth a try: few devices share a layer or a window, which talk
     most, and the state takes less than half of the memory.
@@ -108,8 +108,9 @@ def candidates(config, topology):
     count = len(topology.devices)
     found, left_out, learner = {}, {}, None
 
-    def leave(why, said):
-        left_out[why] = left_out.get(why, (0,))[0] + 1, said
+    def leave(why, one):
+        before, first = left_out.get(why, (0, one))
+        left_out[why] = before + 1, first
 
     for tensor, sequence in itertools.product(_divisors(count), _divisors(count)):
         if max(tensor, sequence) > MOST or count % (tensor * sequence):
