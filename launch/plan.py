@@ -143,6 +143,11 @@ def mend(config, step, made):
         enough = [n for n in range(2, data + 1) if data % n == 0 and state / n <= made.memory / 2]
         size = enough[0] if enough else data
         return f'raise fsdp to {shape["fsdp"] * size} and lower data to {data // size}'
+    if state > made.memory / 2 and shape['sequence'] > 1:
+        return (
+            f'its state takes more than half, and sequence={shape["sequence"]} does not split it: '
+            'give these devices to fsdp or tensor'
+        )
     if state > made.memory / 2:
         return 'its state takes more than half: more devices, or optimizer.name=adafactor'
     if config.model.remat != 'full':

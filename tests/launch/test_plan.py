@@ -120,6 +120,7 @@ def refused(state, memory=16 * GIB, total=112 * GIB, remat='full', rows=64, **me
         ({'state': 30, 'data': 16}, 'needs 112 GiB of 16: raise fsdp to 4 and lower data to 4'),
         ({'state': 400, 'data': 4}, 'raise fsdp to 4 and lower data to 1'),
         ({'state': 12, 'fsdp': 4}, 'more devices'),
+        ({'state': 12, 'sequence': 4}, 'sequence=4 does not split it: give these devices to'),
         ({'state': 2, 'remat': 'dots'}, 'set model.remat=full'),
         ({'state': 2, 'data': 4}, 'set accumulation=2'),
         ({'state': 2, 'data': 64}, 'raise tensor or sequence'),
