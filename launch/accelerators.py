@@ -114,7 +114,8 @@ def tpu_pool(accelerator, topology, chips_per_node=None):
         raise UserError(f'--topology={topology!r} is none of {row["gke"]}: the nearest is {near}')
     chips = shapes.chips(topology)
     per_node = chips_per_node or min(chips, CHIPS_PER_HOST)
-    if chips % per_node or per_node not in (1, CHIPS_PER_HOST, 8) or (per_node == 1 < chips):
+    whole = per_node == SINGLE_HOST_CHIPS == chips and row['dimensions'] == 2  # one machine
+    if chips % per_node or not (whole or per_node in (1, CHIPS_PER_HOST)) or per_node == 1 < chips:
         raise UserError(
             f'--topology={topology!r} has {chips} chips, which nodes of {per_node} do not make up: '
             f'for example {example}, with --chips_per_node=4'

@@ -87,9 +87,9 @@ def make(step, topology):
     try:
         compiled = step_program.compile_step(step)
     except step_program.OutOfMemory as error:
-        total = error.needed and error.needed + sum(sizes.values())
+        took = time.time() - began
         return Budget(
-            **known, **nothing, total=total, compile_seconds=time.time() - began, refused=str(error)
+            **known, **nothing, total=error.needed, compile_seconds=took, refused=str(error)
         )
     took = time.time() - began
     program = hlo.parse(compiled.as_text())

@@ -16,10 +16,9 @@ BETWEEN = {'ONE_TO_ONE': 'collective-permute'}  # others are spelt as XLA's: ALL
 class Traffic(NamedTuple):
     """All collectives of one kind along one set of axes in a call of the program, of one device.
 
-    kind: XLA's name. axes: 'fsdp', or 'data+fsdp' for groups over both; 'irregular' for groups
-    that are no product of axes. count: how many run. payload: bytes of the arrays that are put
-    together or added up, whole. sent: bytes that a device must send at least. between: the part
-    of them that must leave its slice.
+    kind: XLA's name. axes: 'fsdp', or 'data+fsdp' for groups whose members differ in both. count:
+    how many run. payload: bytes of the arrays that are put together or added up, whole. sent: bytes
+    that a device must send at least. between: the part of them that must leave its slice.
     """
 
     kind: str
@@ -195,8 +194,7 @@ def _axes(groups, mesh_shape):
     shape = tuple(mesh_shape.values())
     places = np.stack(np.unravel_index(groups, shape), -1)
     differ = (places != places[:, :1]).any((0, 1))
-    names = [axis for axis, moves in zip(mesh_shape, differ) if moves]
-    return '+'.join(names) if names else 'irregular'
+    return '+'.join(axis for axis, moves in zip(mesh_shape, differ) if moves)
 
 
 def _bytes(kind, operand, groups, slices):
@@ -215,5 +213,7 @@ def _bytes(kind, operand, groups, slices):
     payload = operand * n if kind == 'all-gather' else operand
     rounds = 2 if kind == 'all-reduce' else 1
     sent = rounds * payload * (n - 1) / n
-    between = rounds * payload * (parts - 1) / parts / each_slice if parts > 1 else 0.0
+    between = rounds * payload * (parts - 1) / parts
+    if not kind.endswith('all-to-all'):  # there each has its own to send, else its slice shares one
+        between /= each_slice
     return payload, sent, between

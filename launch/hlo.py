@@ -232,7 +232,8 @@ ARITHMETIC = {
     'add': operator.add, 'subtract': operator.sub, 'multiply': operator.mul, 'minimum': min,
     'maximum': max, 'and': operator.and_, 'or': operator.or_,
 }  # fmt: skip
-SAME = ('copy', 'convert', 'bitcast', 'reshape', 'broadcast', 'opt-barrier', 'copy-done')
+SAME = ('copy', 'convert', 'bitcast', 'reshape', 'broadcast', 'opt-barrier', 'copy-start',
+        'copy-done')  # fmt: skip
 
 
 def _value(program, computation, name, parameter):

@@ -100,6 +100,9 @@ def run(training):
     try:
         for number, (words, changes) in enumerate(processes(training, PORT.value or _free_port())):
             started.append(_start(number, words, os.environ | changes))
+        if stopped:  # while they were started: not all were there to be told
+            for each in started:
+                each.send_signal(signal.SIGTERM)
         pipes = [(0, started[0].stdout, sys.stdout), (0, started[0].stderr, sys.stderr)]
         pipes += [(n, each.stdout, sys.stderr) for n, each in enumerate(started) if n]
         speaking = [threading.Thread(target=_repeat, args=pipe, daemon=True) for pipe in pipes]
@@ -133,7 +136,8 @@ def _watch(started, stopped):
                 if each.poll() is None:
                     each.kill()
         time.sleep(0.05)
-    code = code or next((each.returncode for each in started if each.returncode), 0)
+    failed = [each.returncode for each in started if each.returncode]
+    code = code or next((each for each in failed if each < 0), failed[0] if failed else 0)
     return 128 - code if code < 0 else code
 
 
@@ -163,10 +167,15 @@ def _repeat(number, output, to):
         else:
             *lines, begun = (begun + chunk).split(b'\n')
             said = b''.join(mark + line + b'\n' for line in lines if not line.startswith(NOISE))
+        _write(to, said)
+    _write(to, mark * bool(begun) + begun)
+
+
+def _write(to, said):
+    # Whoever read this may have gone (`| head`): what is said is read on, or the run would wait.
+    with contextlib.suppress(BrokenPipeError):
         to.buffer.write(said)
         to.flush()
-    to.buffer.write(mark * bool(begun) + begun)
-    to.flush()
 
 
 def _free_port():

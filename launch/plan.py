@@ -123,13 +123,14 @@ def _short(value):
 
 def verdict(config, step, made):
     """Whether it fits, and if not what to change."""
+    needs = f'{made.total / GIB:.4g} GiB' if made.total else 'more'
     if made.memory is None:
-        return f'{made.total / GIB:.1f} GiB a device; how much it has is not known'
-    has = f'{made.memory / GIB:.0f}'
+        problem = 'does not fit, says the compiler' if made.refused else f'{needs} a device'
+        return f'{problem}; how much it has is not known'
+    has = f'{made.memory / GIB:.4g}'
     if made.fits:
         spare = (made.memory - made.total) / GIB
         return f'fits: {made.total / GIB:.2f} of {has} GiB, {spare:.1f} to spare'
-    needs = f'{made.total / GIB:.0f} GiB' if made.total else 'more'
     return f'does not fit: needs {needs} of {has}: {mend(config, step, made)}'
 
 
@@ -148,13 +149,15 @@ def mend(config, step, made):
             f'its state takes more than half, and sequence={shape["sequence"]} does not split it: '
             'give these devices to fsdp or tensor'
         )
-    if state > made.memory / 2:
-        return 'its state takes more than half: more devices, or optimizer.name=adafactor'
-    if config.model.remat != 'full':
+    if state < made.memory and config.model.remat != 'full':
         return 'set model.remat=full'
+    if state > made.memory / 2:
+        smaller = '' if config.optimizer.name == 'adafactor' else ', or optimizer.name=adafactor'
+        return f'its state takes more than half: more devices{smaller}'
     rows = step.batch_size // (shape['data'] * shape['fsdp']) // config.accumulation
     if rows > 1:
-        return f'set accumulation={2 * config.accumulation}'
+        parts = next(n for n in range(2, rows + 1) if rows % n == 0)
+        return f'set accumulation={parts * config.accumulation}'
     return 'raise tensor or sequence, or take more devices'
 
 

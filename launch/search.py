@@ -31,11 +31,13 @@ class Trial(NamedTuple):
 
 
 class Found(NamedTuple):
-    """trials: [Trial], what fits first, the fastest of it before the others. waiting: number of
-    combinations that were not compiled. left_out: {why: (number of meshes, the first)}."""
+    """trials: [Trial], what fits first, the fastest of it before the others. combinations: of mesh
+    and remat that there are. more: whether some are left that are worth a try. left_out: {why:
+    (number of meshes, the first)}."""
 
     trials: list
-    waiting: int
+    combinations: int
+    more: bool
     left_out: dict
 
 
@@ -56,12 +58,13 @@ def run(config, topology, tries):
     """
     meshes, left_out = candidates(config, topology)
     waiting = [(each, config.model.remat) for each in meshes]
-    trials, needs, faster = [], {}, None
+    trials, needs, faster = [], {}, set()
     with bar(min(tries, len(meshes) * len(REMAT)), 'compiling', 'program') as progress:
         while len(trials) < tries:
-            if faster is None and (not waiting or len(trials) >= tries - tries // 4):
-                faster = _with_less_again(trials, meshes)
-                waiting = faster + waiting
+            if not waiting or (not faster and len(trials) >= tries - tries // 4):
+                less = [each for each in _with_less_again(trials, meshes) if each not in faster]
+                faster |= set(less)
+                waiting = less + waiting
             if not waiting:
                 break
             each, remat = waiting.pop(0)
@@ -75,10 +78,11 @@ def run(config, topology, tries):
                 fits = made.fits
                 if made.total:
                     needs[each.shared, remat] = made.total - each.state
-            if not fits and remat != REMAT[-1] and (each, remat) not in (faster or ()):
+            if not fits and remat != REMAT[-1] and (each, remat) not in faster:
                 waiting.insert(0, (each, REMAT[-1]))
     trials.sort(key=lambda t: (not t.budget.fits, t.budget.bound or 0.0, t.budget.total or 0.0))
-    return Found(trials, len(meshes) * len(REMAT) - len(trials), left_out)
+    more = waiting or set(_with_less_again(trials, meshes)) - faster
+    return Found(trials, len(meshes) * len(REMAT), bool(more), left_out)
 
 
 def _with_less_again(trials, meshes):
@@ -182,10 +186,7 @@ def table(found):
     if not any(each.budget.bound for each in found.trials):
         lines.append('no table has what these devices can do: ranked by memory')
     tried = len(found.trials)
-    if found.waiting:
-        lines.append(
-            f'{tried} of {tried + found.waiting} combinations of mesh and remat were compiled: '
-            f'--tries={2 * tried} compiles more'
-        )
+    then = f'--tries={2 * tried} compiles more' if found.more else 'no other promises more'
+    lines.append(f'{tried} of {found.combinations} pairs of mesh and remat were compiled: {then}')
     lines += [f'left out: {line}' for line in said(found.left_out)]
     return '\n'.join(lines)

@@ -64,7 +64,8 @@ def describe(config, devices, learner=None):
 
 
 class OutOfMemory(Exception):
-    """The compiler could not make the program fit. needed: bytes of a device, None: not said."""
+    """The compiler could not make the program fit. needed: bytes of a device, with what it is given
+    (the state), None: not said."""
 
     def __init__(self, needed, said):
         super().__init__(said)

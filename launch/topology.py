@@ -64,10 +64,10 @@ def find(name):
 
 def _shape(text, name):
     """('v5p', '4x4x8') of 'v5p:4x4x8' or 'v5p-256'."""
-    found = re.fullmatch(r'(\w+?)(?::(\d+(?:x\d+)+)|-(\d+))', text)
+    found = re.fullmatch(r'(\w+?)(?::(\d{1,5}(?:x\d{1,5})+)|-(\d{1,6}))', text)
     generation = found[1] if found else text.split(':')[0].split('-')[0]
     generation = ALIASES.get(generation, generation)
-    count = re.fullmatch(r'\w+:(\d+)', text)
+    count = re.fullmatch(r'\w+:(\d{1,6})', text)
     if generation in SHAPES and count:  # chips, as one says cpu:4
         near = shapes.nearest(generation, int(count[1]))
         raise UserError(f'--topology={name!r} names no sides: did you mean {generation}:{near}?')

@@ -77,7 +77,7 @@ class Pod(NamedTuple):
         """A command of this package about the pod, for the user to copy."""
         return (
             f'python -m launch.tpu {action} {self.name} --zone={self.zone} '
-            f'--project={self.project}'
+            f'--project={self.project}{" --internal_ip" if self.internal_ip else ""}'
         )
 
     def delete(self, queued):

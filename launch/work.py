@@ -33,7 +33,7 @@ def flops(program, times):
             elif each.opcode == 'convolution':
                 total += count * _convolution(program.computations[name], each)
             elif each.opcode == 'custom-call' and _is_kernel(each):
-                target = each.attribute('custom_call_target') or _target(each)
+                target = _target(each)
                 kernels[target] = kernels.get(target, 0) + count
     return total, kernels
 

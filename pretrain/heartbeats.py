@@ -113,7 +113,8 @@ class Heartbeats(threading.Thread):
             if now - before > self._timeout / 2:  # who was away itself judges nobody
                 heard = dict.fromkeys(self._lines, now)
             heard |= dict.fromkeys(hearing, now)
-            silent = [n for n in self._lines if now - heard[n] > self._timeout / 2]
+            silent = [n for n in self._lines
+                      if now - heard[n] > self._timeout / 2 and n not in self._leaving]  # fmt: skip
             longest = max((now - heard[n] for n in silent), default=0)
             if longest > self._timeout and not self._verdict:
                 for number in silent:

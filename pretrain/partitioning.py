@@ -218,7 +218,7 @@ def batch_shards(mesh: Mesh) -> int:
 
 
 @functools.lru_cache
-def process_rows(mesh: Mesh, batch_size: int) -> slice:
+def process_rows(mesh: Mesh, batch_size: int) -> np.ndarray:
     """The rows of a global batch that this process must supply.
 
     Processes that share a batch shard (tensor parallel over hosts) each supply its rows.
@@ -245,7 +245,9 @@ def process_rows(mesh: Mesh, batch_size: int) -> slice:
         )
     indices = batch_sharding(mesh).addressable_devices_indices_map((batch_size,))
     own = {row for (index,) in indices.values() for row in range(*index.indices(batch_size))}
-    return np.array(sorted(own))
+    rows = np.array(sorted(own))
+    rows.setflags(write=False)  # all callers are given the same array
+    return rows
 
 
 def global_array(mesh: Mesh, rows_tree, batch_size: int):
@@ -280,16 +282,17 @@ def check_batch(mesh, batch_size, parts):
     Raises:
         UserError: it does not; a size that does is named.
     """
+    shards = batch_shards(mesh)
+    fits = -(-batch_size // (parts * shards)) * parts * shards
     if batch_size % parts:
         raise UserError(
             f'batch_size={batch_size} is not divisible by accumulation={parts}: '
-            f'set batch_size={-(-batch_size // parts) * parts}, or another accumulation'
+            f'set batch_size={fits}, or another accumulation'
         )
-    process_rows(mesh, batch_size)
-    shards = batch_shards(mesh)
-    if batch_size // parts % shards:
+    if parts > 1 and batch_size // parts % shards:
         raise UserError(
             f'batch_size={batch_size} in accumulation={parts} parts makes parts of '
             f'{batch_size // parts} windows, which the mesh cannot split into {shards}: '
-            f'set batch_size={-(-batch_size // (parts * shards)) * parts * shards}'
+            f'set batch_size={fits}'
         )
+    process_rows(mesh, batch_size)

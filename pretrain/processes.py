@@ -74,7 +74,8 @@ def join(given):
         return
     if not 0 <= own < count:
         raise UserError(
-            f'--process={own} is not one of the --processes={count}: they are counted from 0'
+            f'process {own} is not one of {count} processes, which are counted from 0: '
+            + ('the cluster says so' if given.distributed.value else 'mend --process')
         )
     host, _, port = address.rpartition(':')
     if not (host and port.isdecimal() and 0 < int(port) < 65_536):
@@ -101,7 +102,15 @@ def _detected(timeout):
     # JAX detects and joins in one call; the roll call stands between the two.
     from jax._src.clusters import ClusterEnv
 
-    found = ClusterEnv.auto_detect_unset_distributed_params(None, None, None, None, None, timeout)
+    try:
+        found = ClusterEnv.auto_detect_unset_distributed_params(
+            None, None, None, None, None, timeout
+        )
+    except Exception as error:  # it reads variables of SLURM, Open MPI and others as they are
+        raise UserError(
+            f'--distributed cannot read what the cluster says ({type(error).__name__}: {error}): '
+            'give --coordinator=HOST:PORT --processes=N --process=I'
+        ) from None
     if None in found[:3]:
         raise UserError(
             '--distributed finds neither SLURM nor GKE, Cloud TPU or Open MPI here: start it by '
@@ -146,9 +155,11 @@ def _listen(port, count, timeout, until):
             wrong = None
             if others != count:
                 wrong = f'process {number} was told of {others} processes, process 0 of {count}'
-            elif number in there:
+            elif number in there and _is_there(there[number]):
                 wrong = f'two processes say that they are number {number}'
                 _tell(there[number], wrong)
+            elif number in there:
+                there[number].close()
             there[number] = line
             if wrong:  # those that come a little later want to know it too
                 problem, until = wrong, min(until, time.monotonic() + STRANGER_S)
@@ -169,6 +180,19 @@ def _heard(line):
     return None, None
 
 
+def _is_there(line):
+    """Whether a process that has called still waits; else it was started again, and calls again."""
+    line.settimeout(0)
+    try:
+        return line.recv(1, socket.MSG_PEEK) != b''
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        line.settimeout(STRANGER_S)
+
+
 def _missing(numbers, count, timeout):
     verb = 'has' if len(numbers) == 1 else 'have'
     return (
@@ -182,14 +206,14 @@ def _listening(port):
         return socket.create_server(
             ('', port), family=socket.AF_INET6, backlog=4096, dualstack_ipv6=True
         )
-    except OSError:
+    except (OSError, ValueError):  # the second: a machine without IPv6
         pass
-    try:  # a machine without IPv6
+    try:
         return socket.create_server(('', port), backlog=4096)
     except OSError as error:
         raise UserError(
-            f'--coordinator: process 0 cannot listen at port {port} ({error.strerror}): '
-            'give a port that is free'
+            f'process 0 cannot listen at port {port} ({error.strerror}): give a port that is free '
+            'by --coordinator, or with --distributed by JAX_COORDINATOR_PORT'
         ) from None
 
 

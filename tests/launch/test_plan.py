@@ -78,7 +78,7 @@ def test_a_plan_for_a_tpu(launch, tmp_path):
     assert code == 0, err
     for words in (
         '4 devices, mesh data=2,fsdp=2,tensor=1,sequence=1, 8 windows of 33 tokens a step',
-        'fits: ', 'of 16 GiB', 'FLOPs a step', 'all-gather', 'fsdp', 'a step takes at least',
+        'fits: ', 'of 15.75 GiB', 'FLOPs a step', 'all-gather', 'fsdp', 'a step takes at least',
         'v5e, read 2026-11-23',
     ):  # fmt: skip
         assert words in said, words
@@ -123,7 +123,10 @@ def refused(state, memory=16 * GIB, total=112 * GIB, remat='full', rows=64, **me
         ({'state': 12, 'sequence': 4}, 'sequence=4 does not split it: give these devices to'),
         ({'state': 2, 'remat': 'dots'}, 'set model.remat=full'),
         ({'state': 2, 'data': 4}, 'set accumulation=2'),
+        ({'state': 2, 'data': 8, 'rows': 24}, 'set accumulation=3'),
+        ({'state': 9, 'remat': 'none'}, 'set model.remat=full'),
         ({'state': 2, 'data': 64}, 'raise tensor or sequence'),
+        ({'state': 2, 'total': None, 'memory': None}, 'does not fit, says the compiler; how'),
         ({'state': 2, 'total': None, 'remat': 'dots'}, 'needs more of 16'),
     ],
 )
@@ -170,9 +173,10 @@ def made_up(total, seconds):
     })  # fmt: skip
 
 
-def tried_by(monkeypatch, own, tries, total):
+def tried_by(monkeypatch, own, tries, total, states=None):
     """(what a search compiles, its Found), where a program takes `total(mesh, remat)` bytes."""
-    meshes = [search.Candidate(f'data={n}', (1, 1), 10) for n in (1, 2, 3)]
+    states = states or {'data=1': 10, 'data=2': 10, 'data=3': 10}
+    meshes = [search.Candidate(mesh, (1, 1), state) for mesh, state in states.items()]
     compiled = []
 
     def plan(config, topology, mesh, remat):
@@ -195,17 +199,32 @@ def test_a_search_goes_to_full_where_the_own_remat_does_not_fit(monkeypatch):
         ('data=1', 'none'), ('data=1', 'full'), ('data=2', 'full'), ('data=3', 'full'),
         ('data=1', 'dots'), ('data=2', 'dots'), ('data=3', 'dots'),
     ]  # fmt: skip
-    assert found.waiting == 2
+    assert (found.combinations, found.more) == (9, False)  # `none` does not fit anywhere
     fitting = [(each.mesh, each.remat) for each in found.trials if each.budget.fits]
     assert [mesh for mesh, _ in fitting] == [f'data={n}' for n in (1, 1, 2, 2, 3, 3)]
-    assert '7 of 9 combinations' in search.table(found)
+    assert '7 of 9 pairs of mesh and remat were compiled: no other' in search.table(found)
 
 
 def test_the_last_tries_of_a_search_compute_less_again(monkeypatch):
-    compiled, _ = tried_by(monkeypatch, 'full', 4, lambda *_: 50.0)
+    compiled, found = tried_by(monkeypatch, 'full', 4, lambda *_: 50.0)
     assert compiled == [
         ('data=1', 'full'), ('data=2', 'full'), ('data=3', 'full'), ('data=1', 'dots')
     ]  # fmt: skip
+    assert '--tries=8 compiles more' in search.table(found)
+    compiled, found = tried_by(monkeypatch, 'full', 100, lambda *_: 50.0)
+    assert len(compiled) == len(set(compiled)) == 9
+    assert not found.more
+
+
+def test_a_search_does_not_give_up_a_kind_of_mesh_because_its_first_did_not_fit(monkeypatch):
+    # Other than their state all need 85 of 100: what the first was refused for tells so.
+    states = {'data=1': 60, 'data=2': 40, 'data=3': 10}
+    compiled, found = tried_by(
+        monkeypatch, 'full', 8, lambda mesh, _: states[mesh] + 85.0, states=states
+    )
+    assert compiled[:2] == [('data=1', 'full'), ('data=3', 'full')]
+    assert found.trials[0].mesh == 'data=3'
+    assert found.trials[0].budget.fits
 
 
 def test_a_search_ranks_what_fits():

@@ -1,6 +1,7 @@
 """How processes find each other: the roll call, the flags, the detection of a cluster."""
 
 import concurrent.futures
+import json
 import socket
 import subprocess
 import sys
@@ -69,6 +70,31 @@ def test_the_first_is_missing(port):
 def test_two_have_one_number(port):
     said = calls(port, 3, [0, 1, 1])
     assert said[0] == 'two processes say that they are number 1'
+
+
+def test_one_that_was_started_again_meanwhile_is_no_second(port):
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        first = pool.submit(processes.call_roll, 'localhost', port, 3, 0, 20)
+        for _ in range(200):  # until process 0 listens
+            try:
+                died = socket.create_connection(('localhost', port))
+                break
+            except ConnectionRefusedError:
+                time.sleep(0.02)
+        died.sendall(json.dumps([1, 3]).encode())
+        time.sleep(0.2)
+        died.close()
+        others = [pool.submit(processes.call_roll, 'localhost', port, 3, n, 20) for n in (1, 2)]
+        for each in (first, *others):
+            lines, problem = each.result()
+            assert problem is None
+            for line in lines.values():
+                line.close()
+
+
+def test_a_machine_without_ipv6(port, monkeypatch):
+    monkeypatch.setattr(socket, 'has_dualstack_ipv6', lambda: False)
+    processes._listening(port).close()
 
 
 def test_they_are_told_different_counts(port):
