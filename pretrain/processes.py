@@ -140,7 +140,7 @@ def _listen(port, count, timeout, until):
     """Process 0: collects the numbers of the others, then tells all of them how it went."""
     there, problem = {}, None
     with _listening(port) as server:
-        while len(there) < count - 1:
+        while not _complete(there, count):
             server.settimeout(max(0.01, until - time.monotonic()))
             try:
                 line, _ = server.accept()
@@ -178,6 +178,14 @@ def _heard(line):
     except (OSError, ValueError, TypeError):
         pass
     return None, None
+
+
+def _complete(there, count):
+    """Whether all have called; who has died since then is taken out."""
+    if len(there) == count - 1:
+        for number in [number for number, line in there.items() if not _is_there(line)]:
+            there.pop(number).close()
+    return len(there) == count - 1
 
 
 def _is_there(line):
