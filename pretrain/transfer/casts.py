@@ -96,7 +96,8 @@ def new_trunk(source, settings, keep_head=False):
 def draw(cast, key):
     """Parameters drawn at random: {'trunk': ..., 'head': ...}."""
     trunk_key, head_key = jax.random.split(key)
-    trunk = transformers.init(cast.trunk, trunk_key)
+    # Operation by operation it would take seconds; the tasks of a benchmark share a trunk.
+    trunk = jax.jit(transformers.init, static_argnums=0)(cast.trunk, trunk_key)
     return {'trunk': trunk, 'head': draw_head(cast, trunk, head_key)}
 
 

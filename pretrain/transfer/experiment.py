@@ -129,15 +129,16 @@ class Experiment:
         """
         # What is trained lies on the mesh, and the model lays its activations on it; what only
         # scores choices lies on one device.
+        started = self.start(seed, kind) if self.trained else None
         with jax.set_mesh(self.mesh) if self.trained else contextlib.nullcontext():
-            return self._run(seed, kind)
+            return self._run(seed, kind, started)
 
-    def _run(self, seed, kind):
+    def _run(self, seed, kind, started):
         facts = {'seed': seed, 'kind': kind}
         if not self.trained:
             answer, params = self._scored_choices(seed, kind), None
         else:
-            params, report = self.start(seed, kind)
+            params, report = started
             facts |= {'surgery': str(report)} if report else {}
             done = self.trainer.train(params, self.rows, seed, self._bar(f'{kind} seed {seed}'))
             params = done.params
