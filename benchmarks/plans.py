@@ -87,7 +87,7 @@ def markdown(made):
             f'`{each["config_file"].removeprefix("configs/")}`',
             f'{each["name"]} ({each["topology"].partition(":")[2]}), `{each["mesh"]}`',
             parts[0] if parts else '1',
-            f'{plan["total"] / GIB:.1f} of {plan["memory"] / GIB:.0f}{fits}',
+            f'{plan["total"] / GIB:.1f} of {plan["memory"] / GIB:.4g}{fits}',
             f'{plan["flops"] / plan["model_flops"]:.2f}' if plan['flops'] else '',
             '; '.join(sent(c) for c in plan['collectives'] if c['sent'] > 0.01e9),
             bound(plan),
