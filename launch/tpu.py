@@ -200,6 +200,7 @@ def run(programs, pod, training):
             f'the run has not ended on all workers: {pod.launcher("logs")} follows it again; '
             f'the pod costs until {pod.launcher("delete")}'
         )
+        code = 1  # a connection that broke, say: nobody may take the run for done
     if code:
         sys.exit(code)
 

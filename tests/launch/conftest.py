@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 # Forks, so that many calls import jax once; the flags of each launcher are defined in its child.
 SERVER = """
-import gc, json, os, runpy, sys, traceback
+import gc, json, os, runpy, signal, sys, traceback
 import launch.accelerators, launch.commands, pretrain.data.corpus, yaml
 gc.freeze()
 for line in sys.stdin:
@@ -23,6 +23,7 @@ for line in sys.stdin:
     child = call.get('wait') or os.fork()
     if child == 0:
         os.setsid()
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored below `pytest &`
         for stream in (1, 2):
             os.dup2(os.open(call['out'][stream - 1], os.O_WRONLY | os.O_CREAT), stream)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)

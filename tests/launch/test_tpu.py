@@ -161,7 +161,7 @@ def test_a_connection_that_breaks_leaves_the_run(launch, cluster, pod):
     pod.codes('wait')
     cluster.answer('tpu-vm ssh gpt2 --zone=us-west4-a --project=my-project --worker=0', code=255)
     code, out, err = launch('tpu', 'run', 'gpt2', *PLACE, *TRAINING)
-    assert code == 0, err
+    assert code == 1, err
     assert 'run: 2 workers: running' in out
     assert 'the run has not ended on all workers' in out
     assert 'costs until python -m launch.tpu delete gpt2' in out
