@@ -251,6 +251,4 @@ class Programs:
         gist = [line for line in lines if line.startswith('error: ')]  # of ours, on a worker
         gist = gist or [line for line in lines if 'ERROR' in line] or lines[-1:]
         said = f': {gist[0].strip()}' if gist else ''
-        raise UserError(
-            f'{shlex.join(command[:6])} failed with exit code {done.returncode}{said}'
-        )
+        raise UserError(f'{shlex.join(command[:6])} failed with exit code {done.returncode}{said}')

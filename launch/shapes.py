@@ -27,6 +27,4 @@ def exists(generation, shape):
 
 def nearest(generation, count):
     """The shape of a generation whose number of chips is nearest to `count`, in proportion."""
-    return min(
-        SHAPES[generation], key=lambda shape: abs(math.log(chips(shape) / max(count, 0.5)))
-    )
+    return min(SHAPES[generation], key=lambda shape: abs(math.log(chips(shape) / max(count, 0.5))))

@@ -121,5 +121,3 @@ def bytes_on_a_device(tree):
         math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
         for leaf in jax.tree.leaves(tree)
     )
-
-

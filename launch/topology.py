@@ -114,9 +114,7 @@ def _described(shape, slices, name):
     if slices > 1:
         options['num_slices'] = slices
     try:
-        return topologies.get_topology_desc(
-            platform='tpu', topology_name=shape, **options
-        ).devices
+        return topologies.get_topology_desc(platform='tpu', topology_name=shape, **options).devices
     except Exception as error:
         said = str(error).splitlines()[0]
         raise UserError(f'--topology={name!r}: the TPU compiler refuses it: {said}') from None

@@ -62,9 +62,7 @@ def _dot(computation, each):
 
 def _convolution(computation, each):
     """TPUs compute products of matrices as convolutions; holes and padding are not multiplied."""
-    lhs, rhs, out = re.search(
-        r'dim_labels=([\w?]+)_([\w?]+)->([\w?]+)', each.attributes
-    ).groups()
+    lhs, rhs, out = re.search(r'dim_labels=([\w?]+)_([\w?]+)->([\w?]+)', each.attributes).groups()
     inputs, kernel = _dims(computation, each, 0), _dims(computation, each, 1)
     result = each.shapes[0].dims
     groups = int(each.attribute('batch_group_count') or 1)
