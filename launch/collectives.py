@@ -42,12 +42,12 @@ def collect(program, times, mesh_shape, slices=None, ids=None):
         [Traffic], the one that sends most first.
     """
     sums, carried = {}, carried_on(program)
-    count = int(np.prod(list(mesh_shape.values())))
+    devices = int(np.prod(list(mesh_shape.values())))
     # A program for several TPU slices numbers the devices of one of them.
-    numbered = np.arange(count)
-    if slices is not None and program.partitions < count:
+    numbered = np.arange(devices)
+    if slices is not None and program.partitions < devices:
         numbered = np.flatnonzero(slices == slices[0])
-    places = {number: place for place, number in enumerate(range(count) if ids is None else ids)}
+    places = {number: place for place, number in enumerate(range(devices) if ids is None else ids)}
     for name, count in times.items():
         computation = program.computations.get(name, {})
         for each in computation.values():
