@@ -34,6 +34,7 @@ def transfer(benchmark, task=''):
     section.eval_batch_size = 64
     section.warmup = 0.1  # share of the steps
     section.length = 0  # tokens of a row; 0: the task's own
+    section.hide = ''  # a text that is hidden from every model ('premise'); '': none
     section.train_rows = 0  # a seeded part of the train split; 0: all of it
     section.dropout = 0.1  # in the trunk; -1: the checkpoint's own
     section.head_dropout = 0.1

@@ -180,7 +180,7 @@ def score_tasks():
                 source, task, data, own, mesh, workdir, SEEDS.value, scratch, print, grid
             )
         )
-        facts = report.summarise(name, results, missing)
+        facts = report.summarise(name, results, missing, config.transfer.hide)
         table = report.write(facts | {'checkpoint': CHECKPOINT.value}, workdir)
     print(f'\n{table}')
     data = {task.name: own for _, task, own in opened.values()}

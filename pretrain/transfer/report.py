@@ -35,12 +35,13 @@ SHOWN = {
 }
 
 
-def summarise(name, results, missing):
+def summarise(name, results, missing, hidden=''):
     """The facts of a report.
 
     Args:
         name: of the benchmark. results: list of benchmark.TaskResult.
         missing: {task: why it could not be run}.
+        hidden: the text that no model read; '': none.
 
     Returns:
         A dict that JSON can hold: `tasks` {task: {`metrics` of dev {metric: {kind: {median,
@@ -96,6 +97,7 @@ def summarise(name, results, missing):
         'tasks': tasks,
         'related': related,
         'score': score,
+        'hidden': hidden,
         'missing': left_out,
         'why_missing': missing,
     }
@@ -167,6 +169,8 @@ def markdown(facts):
         'Scores in percent, on dev where nothing else is said: median over the seeds ± standard '
         'deviation (number of seeds).'
     ]
+    if facts['hidden']:
+        notes.append(f'The {facts["hidden"]} was hidden, in training as on dev.')
     if facts['missing']:
         why = facts['why_missing']
         listed = (f'{n} ({why[n]})' if n in why else n for n in facts['missing'])

@@ -4,7 +4,16 @@ import hashlib
 import json
 
 from pretrain.errors import UserError
-from pretrain.transfer import glue, own, readers, snli, squad_task, superglue, tensorflow_datasets
+from pretrain.transfer import (
+    glue,
+    hidden_text,
+    own,
+    readers,
+    snli,
+    squad_task,
+    superglue,
+    tensorflow_datasets,
+)
 from pretrain.transfer.experiment import Data, Experiment
 
 TASKS = {'glue': glue.TASKS, 'superglue': superglue.TASKS, 'snli': snli.TASKS}
@@ -19,8 +28,19 @@ def open_task(config, data_dir):
     Raises:
         UserError: there is no such task, or its files are missing or wrong.
     """
+    field = config.transfer.hide
     if config.benchmark == 'squad':
+        if field:
+            raise UserError(f'transfer.hide={field!r}: SQuAD needs both texts: leave it empty')
         return squad_task.open_task(config, data_dir)
+    task, data = _open(config, data_dir)
+    if field:
+        splits, related = hidden_text.hide(task, data.splits, data.related, field)
+        data = Data(splits, related, digest(splits, related))
+    return task, data
+
+
+def _open(config, data_dir):
     if config.benchmark == 'own':
         task = own.make(config.own)
         splits = {split: task.read(data_dir, split) for split in task.splits}

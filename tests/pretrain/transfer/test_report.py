@@ -169,6 +169,13 @@ def test_a_grid_says_of_how_many_it_is_the_best():
     assert 'the best of' not in report.markdown(report.summarise('glue', [plain], {}))
 
 
+def test_a_hidden_text_is_said():
+    made = task_result(glue.TASKS['mrpc'], seeds(0.5))
+    text = report.markdown(report.summarise('glue', [made], {}, 'sentence1'))
+    assert 'The sentence1 was hidden, in training as on dev.' in text
+    assert 'hidden' not in report.markdown(report.summarise('glue', [made], {}))
+
+
 def test_text_to_text_has_lines_by_rank():
     names = ('accuracy', 'accuracy by rank')
     made = seeds((0.25, 0.75), names=names)
